@@ -1,0 +1,320 @@
+"""Environment steps per second of `bess` with a random policy, beside a plain Python loop of the same rules.
+
+    python benchmarks/throughput.py [--days 4096] [--steps 240] [--repeats 7]
+
+Reading order: the plain plant (`PlainDay`, `PlainBattery`, `plain_hour`, `plain_observation`: one plant, one hour,
+Python floats; tests use it as an independent reference too), the check that both give the same money and
+observations, the two measurements, the record written to `benchmarks/results/`.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import envs_jax
+from envs_jax.bess.params import HOURS, Plant, WearModel
+
+RESULTS = Path(__file__).parent / "results"
+LAYOUTS = ("base20", "curve", "rel")
+WEAR_MODELS = ("nonlinear", "segment")
+SAME_MONEY_EUR = 0.05
+SAME_OBSERVATION = 1e-4
+
+
+# The plain plant
+
+
+class PlainDay:
+    """A day's columns and what is derived from its prices once, as lists of floats."""
+
+    def __init__(self, price, reserve, pv, weekday: int, season: int):
+        self.price, self.reserve, self.pv = list(map(float, price)), list(map(float, reserve)), list(map(float, pv))
+        self.weekday, self.season = weekday, season
+        p = self.price
+        self.k1 = max(range(12), key=lambda h: (p[h], -h))
+        self.k2 = max(range(12, 24), key=lambda h: (p[h], -h))
+        self.window = [abs(h - (self.k1 if h < 12 else self.k2)) <= 1 for h in range(HOURS)]
+        groups = (range(self.k1), range(self.k1 + 1, self.k2))
+        cheap = {h for group in groups for h in sorted(group, key=lambda h: (p[h], h))[:3]}
+        self.cheap = [h in cheap for h in range(HOURS)]
+        self.features = (max(p[:12]), max(p[12:]), self.k1, self.k2, min(p), p.index(min(p)), min(self.reserve),
+                         max(self.reserve))  # fmt: skip
+
+
+class PlainBattery:
+    """State of charge, its extremes in the half day, and the segment contents in MWh."""
+
+    def __init__(self, plant: Plant, soc: float):
+        self.soc = self.soc_prev = self.high = self.low = soc
+        self.width = (plant.soc_max - plant.soc_min) * plant.energy_mwh / len(plant.segment_cost_eur_per_mwh)
+        content = (soc - plant.soc_min) * plant.energy_mwh
+        self.segments = [
+            min(max(content - i * self.width, 0.0), self.width) for i in range(len(plant.segment_cost_eur_per_mwh))
+        ]
+
+
+class PlainHour(NamedTuple):
+    power: float
+    pv: float
+    reserve: float
+    wear: float
+    profit: float
+
+
+def plain_hour(
+    plant: Plant, wear: WearModel, battery: PlainBattery, hour: int, command: float, pv: float, price: float,
+    reserve_price: float, ppa_price: float | None = None,
+) -> PlainHour:  # fmt: skip
+    """One hour under the corrected rules with curtailment at the connection and all reserve offered; MW and EUR."""
+    eta_c, eta_d = plant.charge_efficiency, plant.discharge_efficiency
+    discharge = min(plant.max_discharge_mw, eta_d * (battery.soc - plant.soc_min) * plant.energy_mwh)
+    charge = min(plant.max_charge_mw, (plant.soc_max - battery.soc) * plant.energy_mwh / eta_c)
+    power = min(max(command, -charge), discharge)
+    if pv + power > plant.export_limit_mw:
+        if power > 0:
+            power = max(0.0, plant.export_limit_mw - pv)
+        if pv + power > plant.export_limit_mw:
+            pv = plant.export_limit_mw - power
+    if pv + power < -plant.import_limit_mw:
+        power = -pv - plant.import_limit_mw
+    if power > 0:
+        soc = battery.soc - power / (eta_d * plant.energy_mwh)
+    else:
+        soc = battery.soc - power * eta_c / plant.energy_mwh
+    soc = min(max(soc, plant.soc_min), plant.soc_max)
+    if hour in (0, 12):
+        battery.high = battery.low = battery.soc
+    battery.high, battery.low = max(battery.high, soc), min(battery.low, soc)
+    cost = plain_wear(plant, wear, battery, power)
+    held = eta_d * (soc - plant.soc_min) * plant.energy_mwh
+    offer = max(0.0, min(plant.power_mw - max(power, 0.0), held, plant.export_limit_mw - pv - power))
+    battery.soc_prev, battery.soc = battery.soc, soc
+    to_battery = min(pv, max(-power, 0.0))
+    revenue = (pv - to_battery) * (price if ppa_price is None else ppa_price) + (power + to_battery) * price
+    return PlainHour(power, pv, offer, cost, revenue + offer * reserve_price - cost)
+
+
+def plain_wear(plant: Plant, wear: WearModel, battery: PlainBattery, power: float) -> float:
+    """Wear of the hour in EUR; moves energy between the segments one after the other."""
+    remaining, cost = abs(power), 0.0
+    if power > 0:
+        remaining = power / plant.discharge_efficiency
+        for i, content in enumerate(battery.segments):
+            taken = min(content, remaining)
+            battery.segments[i] -= taken
+            remaining -= taken
+            cost += taken * plant.segment_cost_eur_per_mwh[i]
+    elif power < 0:
+        remaining = -power * plant.charge_efficiency
+        for i, content in enumerate(battery.segments):
+            added = min(battery.width - content, remaining)
+            battery.segments[i] += added
+            remaining -= added
+    depth = battery.high - battery.low
+    if wear == "none":
+        return 0.0
+    if wear == "linear":
+        return abs(power) * plant.linear_cost_eur_per_mwh
+    if wear == "nonlinear":
+        edges, factors = (0.1, 0.3, 0.4, 0.55, 0.7), (0.02, 0.1, 0.4, 0.5, 0.75, 1.0)
+        return abs(power) * factors[sum(depth > edge + 1e-6 for edge in edges)] * plant.cycle_cost_eur_per_mwh / 2
+    if wear == "cycle_curve":
+        return abs(power) * (depth / plant.reference_depth) ** 0.774 * plant.cycle_cost_eur_per_mwh / 2
+    return cost
+
+
+def plain_observation(day: PlainDay, battery: PlainBattery, hour: int, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The layout `base20` at an hour 0..23, float32 [20]."""
+    to_peak = 0 if day.window[hour] else day.k1 - hour if hour < day.k1 else day.k2 - hour if hour < day.k2 else 21
+    depth = 0.0 if hour == 12 else battery.high - battery.low
+    values = np.array((
+        hour, day.weekday, day.season, day.price[hour], day.reserve[hour], day.pv[hour], battery.soc, depth,
+        *day.features, to_peak, battery.soc_prev, 2 * day.window[hour] - 1, 2 * day.cheap[hour] - 1,
+    ))  # fmt: skip
+    return np.clip(2 * (values - low) / (high - low) - 1, -1.5, 1.5).astype(np.float32)
+
+
+def plain_days(table) -> list[PlainDay]:
+    """The days of an environment's table."""
+    columns = (table.price_eur_per_mwh, table.reserve_eur_per_mw_h, table.pv_mw, table.weekday, table.season)
+    rows = zip(*(np.asarray(column).tolist() for column in columns), strict=True)
+    return [PlainDay(*row) for row in rows]
+
+
+# Measurements
+
+
+class Measurement(NamedTuple):
+    steps_per_s: float
+    lowest: float
+    highest: float
+    compile_s: float
+
+
+def check_same_rules(env, wear: WearModel, days: int = 20) -> None:
+    """Both worlds, same random commands: the day's profit and (layout base20) every observation agree."""
+    params, step = env.default_params, jax.jit(env.step_env)
+    low, high = np.asarray(params.ranges.low, float), np.asarray(params.ranges.high, float)
+    rng, key = np.random.default_rng(0), jax.random.key(0)
+    plain = plain_days(params.table)
+    for index in rng.integers(0, len(plain), days):
+        obs, state = env.reset_case(key, index, params)
+        battery = PlainBattery(params.plant, params.plant.soc_init)
+        profit = plain_profit = 0.0
+        for hour in range(HOURS):
+            if obs.shape == (20,):
+                expected = plain_observation(plain[index], battery, hour, low, high)
+                np.testing.assert_allclose(obs, expected, atol=SAME_OBSERVATION)
+            share = np.float32(rng.uniform(-1, 1))
+            day, command = plain[index], float(share) * params.plant.power_mw
+            outcome = plain_hour(params.plant, wear, battery, hour, command, day.pv[hour], day.price[hour],
+                                 day.reserve[hour])  # fmt: skip
+            obs, state, _, _, _, info = step(key, state, jnp.asarray([share]), params)
+            profit, plain_profit = profit + float(info["profit_eur"]), plain_profit + outcome.profit
+        if abs(profit - plain_profit) > SAME_MONEY_EUR:
+            raise AssertionError(f"day {index}: {profit} EUR in JAX, {plain_profit} EUR in the plain loop")
+
+
+def measure_jax(env, days: int, steps: int, repeats: int) -> Measurement:
+    """`steps` steps of `days` plants with random actions, auto-reset, every observation summed into the carry."""
+    params, box = env.default_params, env.action_space(env.default_params)
+
+    @jax.jit
+    def start(key):
+        return jax.vmap(env.reset, (0, None))(jax.random.split(key, days), params)
+
+    @jax.jit
+    def play(state, key):
+        def body(carry, key):
+            state, total = carry
+            key_action, key_step = jax.random.split(key)
+            action = jax.random.uniform(key_action, (days, *box.shape), minval=box.low, maxval=box.high)
+            obs, state, reward, *_ = jax.vmap(env.step, (0, 0, 0, None))(
+                jax.random.split(key_step, days), state, action, params
+            )
+            return (state, total + jnp.sum(obs) + jnp.sum(reward)), None
+
+        return jax.lax.scan(body, (state, jnp.zeros(())), jax.random.split(key, steps))[0]
+
+    _, state = start(jax.random.key(0))
+    began = time.perf_counter()
+    compiled = play.lower(state, jax.random.key(1)).compile()
+    compile_s = time.perf_counter() - began
+    seconds = []
+    for key in jax.random.split(jax.random.key(2), repeats + 1):
+        began = time.perf_counter()
+        state, total = jax.block_until_ready(compiled(state, key))
+        seconds.append(time.perf_counter() - began)
+    if not np.isfinite(float(total)):
+        raise AssertionError("the environment returned a value that is not finite")
+    return _measured(days * steps, seconds[1:], compile_s)
+
+
+def measure_plain(env, wear: WearModel, steps: int, repeats: int) -> Measurement:
+    """The plain loop on random days with random actions and base20 observations."""
+    params, rng = env.default_params, np.random.default_rng(0)
+    low, high = np.asarray(params.ranges.low, float), np.asarray(params.ranges.high, float)
+    days = plain_days(params.table)
+
+    def play() -> float:
+        total = 0.0
+        for _ in range(steps // HOURS):
+            day, battery = days[rng.integers(len(days))], PlainBattery(params.plant, params.plant.soc_init)
+            for hour in range(HOURS):
+                command = rng.uniform(-1, 1) * params.plant.power_mw
+                total += plain_hour(params.plant, wear, battery, hour, command, day.pv[hour], day.price[hour],
+                                    day.reserve[hour]).profit  # fmt: skip
+                total += plain_observation(day, battery, min(hour + 1, HOURS - 1), low, high)[0]
+        return total
+
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        play()
+        seconds.append(time.perf_counter() - began)
+    return _measured(steps // HOURS * HOURS, seconds, 0.0)
+
+
+def _measured(steps: int, seconds: list[float], compile_s: float) -> Measurement:
+    return Measurement(steps / statistics.median(seconds), steps / max(seconds), steps / min(seconds), compile_s)
+
+
+# Record
+
+
+def machine() -> dict[str, object]:
+    """CPU model and cores, nothing that identifies the host."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": models[0] if models else platform.processor(),
+        "cores": cores,
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def git_commit() -> str | None:
+    """Commit of the working tree with `-dirty` where it differs; None outside a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    return done.stdout.strip() or None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--days", type=int, default=4096, help="plants stepped in parallel")
+    parser.add_argument("--steps", type=int, default=240, help="steps per repetition")
+    parser.add_argument("--repeats", type=int, default=7, help="repetitions; the median is reported (at least 5)")
+    parser.add_argument("--plain-steps", type=int, default=24_000, help="steps of the plain loop per repetition")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON record")
+    args = parser.parse_args()
+    if args.repeats < 5:
+        parser.error("--repeats must be at least 5")
+
+    values = []
+    for wear in WEAR_MODELS:
+        common = {"degradation_model": wear, "action_mode": "signed"}
+        base = envs_jax.make("bess", obs="base20", **common)
+        check_same_rules(base, wear)
+        plain = measure_plain(base, wear, args.plain_steps, args.repeats)
+        values.append({"world": "plain loop", "obs": "base20", "wear": wear, **plain._asdict()})
+        for layout in LAYOUTS:
+            env = base if layout == "base20" else envs_jax.make("bess", obs=layout, **common)
+            fast = measure_jax(env, args.days, args.steps, args.repeats)
+            ratio = fast.steps_per_s / plain.steps_per_s
+            values.append({"world": "jax", "obs": layout, "wear": wear, **fast._asdict(), "ratio_to_plain_loop": ratio})
+            print(f"{wear:10} {layout:7} {fast.steps_per_s:12,.0f} steps/s  ({fast.lowest:,.0f} .. {fast.highest:,.0f})"
+                  f"  {ratio:6.1f} x plain loop  compile {fast.compile_s:.1f} s")  # fmt: skip
+    record = {
+        "benchmark": "throughput",
+        "command": " ".join(["python", *sys.argv]),
+        "git_commit": git_commit(),
+        "machine": machine(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), "jax": jax.__version__, "numpy": np.__version__},
+        "days": args.days,
+        "steps": args.steps,
+        "repeats": args.repeats,
+        "values": values,
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / "throughput.json"
+    path.write_text(json.dumps(record, indent=2) + "\n")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

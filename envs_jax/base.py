@@ -1,0 +1,123 @@
+"""The environment contract: one record of pure functions, auto-reset written once.
+
+An environment module builds an `Environment` from functions; nothing is inherited. `step` and `reset` follow
+gymnax 1.0 (`step` returns observation, state, reward, terminated, truncated, info and resets itself).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs_jax.spaces import Space
+
+Params = Any
+State = Any
+StepResult = tuple[Any, State, jax.Array, jax.Array, jax.Array, dict[str, Any]]
+
+
+class Score(NamedTuple):
+    """Result of scoring one or more seeds of a policy on a split. Numbers are in `unit` unless said."""
+
+    unit: str
+    policy: list[float]
+    """One value per seed, larger is better."""
+    baselines: dict[str, float]
+    bound: float | None
+    percent_of_bound: list[float] | None
+    """One value per seed, in %."""
+    detail: dict[str, Any]
+    """Anything JSON-serialisable that the environment's users look for."""
+
+
+class Scorer(Protocol):
+    """Host-side scoring of recorded evaluation episodes."""
+
+    def __call__(self, split: str, records: Mapping[str, np.ndarray], cache_dir: Path | None = None) -> Score:
+        """Score `records`: arrays [seed, case, time] of `reward`, `active` and every scalar of `info`.
+
+        `records["case"]` are the indices of the cases, repeated to that shape.
+        `cache_dir` is where costly bounds may be kept between calls.
+        """
+        ...
+
+
+class Reporter(NamedTuple):
+    """How single episodes are written for people, one row per step."""
+
+    step_name: str
+    """Prefix of the files, such as `hourly`."""
+    cases: Callable[[str, Sequence[str] | None], dict[str, int]]
+    """`(split, wanted names or None)`: label -> case index of the few episodes worth looking at."""
+    table: Callable[[str, str, Mapping[str, np.ndarray], Path | None], dict[str, np.ndarray]]
+    """`(split, label, records of one episode [time], cache_dir)`: columns [time]; `records["case"]` is its index."""
+
+
+@dataclass(frozen=True, eq=False)
+class Environment:
+    """A world as pure functions.
+
+    Args of the fields: `key` a typed PRNG key, `state` and `params` pytrees, `action` an element of `action_space`.
+    With `num_agents` set, obs, action and reward have a leading agent axis.
+    """
+
+    name: str
+    default_params: Params
+    """Parameters of the training split."""
+    reset_env: Callable[[jax.Array, Params], tuple[Any, State]]
+    step_env: Callable[[jax.Array, State, Any, Params], StepResult]
+    """One transition without auto-reset; the observation is that of the state reached."""
+    observation_space: Callable[[Params], Space]
+    action_space: Callable[[Params], Space]
+    episode_length: int | None = None
+    """Steps of every episode where that is fixed (whole-day environments), else None."""
+    max_episode_length: int = 1000
+    """Upper bound on the steps of an episode: evaluation stops there."""
+    num_agents: int | None = None
+    global_state: Callable[[State, Params], jax.Array] | None = None
+    action_mask: Callable[[State, Params], jax.Array] | None = None
+    splits: Mapping[str, Params] = field(default_factory=dict)
+    """Parameters by split name (`train`, `val`, `test`); a missing split means `default_params`."""
+    num_cases: Callable[[Params], int | None] = lambda params: None
+    """Number of distinct evaluation episodes in `params`, or None when they are unlimited (random starts)."""
+    reset_case: Callable[[jax.Array, jax.Array, Params], tuple[Any, State]] | None = None
+    """`(key, index, params)`: start of evaluation episode number `index`; None: `reset_env` with the key."""
+    score: Scorer | None = None
+    report: Reporter | None = None
+    guided_action: Callable[[jax.Array, State, Params], jax.Array] | None = None
+    """`(key, state, params)`: a rule-based exploratory action for warm-up."""
+    preview: Callable[[jax.Array, jax.Array, Params], jax.Array] | None = None
+    """`(obs, action, params)`: differentiable features of what the action does at once, the immediate reward first."""
+    episode_sums: Mapping[str, str] = field(default_factory=dict)
+    """Log column -> name of the scalar in `info` whose sum over an episode it shows."""
+    differentiable: bool = False
+    calibration: Mapping[str, Any] | None = None
+    """JSON-serialisable values fitted on the training split (normalisation, reward scale). `make` takes them back as
+    the keyword `calibration`, so a policy sees other data through the glasses it was trained with."""
+
+    def reset(self, key: jax.Array, params: Params | None = None) -> tuple[Any, State]:
+        """First observation and state of a new episode."""
+        return self.reset_env(key, self.default_params if params is None else params)
+
+    def step(self, key: jax.Array, state: State, action: Any, params: Params | None = None) -> StepResult:
+        """One transition; where it ends the episode, observation and state are those of the next one.
+
+        `info["final_observation"]` is always the observation before a reset: value it when bootstrapping.
+        """
+        params = self.default_params if params is None else params
+        key_step, key_reset = jax.random.split(key)
+        final_obs, state_next, reward, terminated, truncated, info = self.step_env(key_step, state, action, params)
+        obs_new, state_new = self.reset_env(key_reset, params)
+        done = terminated | truncated
+        obs, state = jax.tree.map(
+            lambda fresh, old: jnp.where(done, fresh, old), (obs_new, state_new), (final_obs, state_next)
+        )
+        return obs, state, reward, terminated, truncated, {**info, "final_observation": final_obs}
+
+    def split_params(self, split: str) -> Params:
+        """Parameters of a split; environments without splits use the same for all."""
+        return self.splits.get(split, self.default_params)

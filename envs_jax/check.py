@@ -1,0 +1,138 @@
+"""`check_env`: does an environment keep the contract of `envs_jax.base`?"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs_jax.base import Environment, Params
+
+_BATCH = 3
+_BATCH_STEPS = 5
+
+
+def check_env(env: Environment, params: Params = None, key: jax.Array | None = None, steps: int | None = None) -> None:
+    """Play `steps` random steps (default: one step beyond the longest episode, at most 1100) and check every one.
+
+    Checked: shapes and dtypes, observation in its space, finite leaves, two boolean flags, final observation, one
+    trace, unchanged and strong state dtypes, fixed episode length, reset at episode ends, `vmap` equals a loop.
+
+    Raises:
+        AssertionError: the first breach of the contract, in words.
+    """
+    params = env.default_params if params is None else params
+    key = jax.random.key(0) if key is None else key
+    steps = min(env.max_episode_length, 1099) + 1 if steps is None else steps
+    key_reset, key_episode, key_batch = jax.random.split(key, 3)
+
+    obs, state = env.reset(key_reset, params)
+    _check_observation(env, params, obs)
+    _check_types(env, params, state, obs)
+    _check_episode(env, params, obs, state, key_episode, steps)
+    _check_vmap(env, params, key_batch)
+
+
+def _check_observation(env: Environment, params: Params, obs: Any) -> None:
+    space = env.observation_space(params)
+    assert obs.shape == space.shape, f"observation shape {obs.shape} is not the space's {space.shape}"
+    if env.num_agents is not None:
+        assert obs.shape[0] == env.num_agents, f"first axis of obs {obs.shape} is not num_agents {env.num_agents}"
+    sample = env.action_space(params).sample(jax.random.key(0))
+    assert bool(env.action_space(params).contains(sample)), "a sampled action is outside the action space"
+
+
+def _check_types(env: Environment, params: Params, state: Any, obs: Any) -> None:
+    """Types of one step, by abstract evaluation: what a scan carry needs to compile once."""
+    action = env.action_space(params).sample(jax.random.key(0))
+    obs_next, state_next, reward, terminated, truncated, info = jax.eval_shape(
+        env.step, jax.random.key(0), state, action, params
+    )
+    _, state_traced = jax.eval_shape(env.reset, jax.random.key(0), params)
+    for path, before in jax.tree_util.tree_leaves_with_path(state_traced):
+        assert not before.weak_type, f"state leaf {jax.tree_util.keystr(path)} is weakly typed after reset"
+    expected = [(x.shape, x.dtype) for x in jax.tree.leaves((obs, state_traced))]
+    before_step, after_step = (str(jax.tree.structure(tree)) for tree in (state_traced, state_next))
+    assert before_step == after_step, f"step changes the state's structure: {before_step} to {after_step}"
+    got = [(x.shape, x.dtype) for x in jax.tree.leaves((obs_next, state_next))]
+    assert got == expected, f"step changes shapes or dtypes: {expected} to {got}"
+    reward_shape = () if env.num_agents is None else (env.num_agents,)
+    assert reward.shape == reward_shape, f"reward shape {reward.shape} is not {reward_shape}"
+    assert jnp.issubdtype(reward.dtype, jnp.floating), f"reward dtype {reward.dtype} is not real"
+    for name, flag in (("terminated", terminated), ("truncated", truncated)):
+        assert flag.shape == () and flag.dtype == bool, f"{name} is {flag.dtype}{flag.shape}, not one boolean"
+    assert "final_observation" in info, "info has no final_observation"
+    if env.action_mask is not None:
+        mask = jax.eval_shape(env.action_mask, state, params)
+        assert mask.dtype == bool, f"action_mask is {mask.dtype}, not boolean"
+
+
+def _check_episode(env: Environment, params: Params, obs: Any, state: Any, key: jax.Array, steps: int) -> None:
+    space, action_space = env.observation_space(params), env.action_space(params)
+
+    traces: list[None] = []
+
+    @jax.jit
+    def advance(key, state):
+        traces.append(None)
+        key_action, key_step = jax.random.split(key)
+        action = action_space.sample(key_action)
+        if env.guided_action is not None:
+            # A shape error of the exploratory rule would otherwise surface only inside a training program.
+            assert env.guided_action(key_action, state, params).shape == action.shape, "guided_action: wrong shape"
+        obs, state_new, reward, terminated, truncated, info = env.step(key_step, state, action, params)
+        # The keys `step` derives, to compare its reset and its final observation with the parts it is made of.
+        key_inner, key_reset = jax.random.split(key_step)
+        obs_inner = env.step_env(key_inner, state, action, params)[0]
+        obs_reset, _ = env.reset_env(key_reset, params)
+        leaves = [x for x in jax.tree.leaves((obs, state_new, reward, info)) if jnp.issubdtype(x.dtype, jnp.floating)]
+        checks = {
+            "observation outside its space": space.contains(obs),
+            "final_observation outside its space": space.contains(info["final_observation"]),
+            "final_observation is not the observation of step_env": _close(info["final_observation"], obs_inner),
+            "observation after an episode end is not that of a reset": ~(terminated | truncated)
+            | _close(obs, obs_reset),
+            "observation is not that of step_env": terminated | truncated | _close(obs, obs_inner),
+            "a floating-point value is not finite": jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in leaves])),
+        }
+        return state_new, terminated | truncated, checks
+
+    assert bool(space.contains(obs)), "first observation outside its space"
+    length = 0
+    for step, step_key in enumerate(jax.random.split(key, steps)):
+        state, done, checks = advance(step_key, state)
+        for breach, holds in checks.items():
+            assert bool(holds), f"{breach} (step {step})"
+        assert len(traces) == 1, f"step was traced again: its state changed type (step {step})"
+        length += 1
+        if env.episode_length is not None:
+            assert bool(done) == (length == env.episode_length), f"episode of {length} steps, not {env.episode_length}"
+        assert length <= env.max_episode_length, f"episode longer than max_episode_length {env.max_episode_length}"
+        length = 0 if bool(done) else length
+
+
+def _close(a: Any, b: Any) -> jax.Array:
+    return jnp.allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def _check_vmap(env: Environment, params: Params, key: jax.Array) -> None:
+    keys = jax.random.split(key, _BATCH)
+    action_space = env.action_space(params)
+
+    def play(key):
+        key_reset, key_steps = jax.random.split(key)
+        obs, state = env.reset(key_reset, params)
+
+        def body(state, key):
+            key_action, key_step = jax.random.split(key)
+            obs, state, reward, *_ = env.step(key_step, state, action_space.sample(key_action), params)
+            return state, (obs, reward)
+
+        _, history = jax.lax.scan(body, state, jax.random.split(key_steps, _BATCH_STEPS))
+        return obs, history
+
+    together = jax.jit(jax.vmap(play))(keys)
+    single = jax.jit(play)
+    for index in range(_BATCH):
+        for batch, alone in zip(jax.tree.leaves(together), jax.tree.leaves(single(keys[index])), strict=True):
+            np.testing.assert_allclose(batch[index], alone, rtol=1e-4, atol=1e-5, err_msg="vmap differs from a loop")

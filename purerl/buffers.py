@@ -1,0 +1,66 @@
+"""Replay: a time-major ring of sequences. A transition is a sequence of one step, a day one of 24.
+
+Items are whole sequences, so nothing sampled ever crosses an episode boundary and nothing needs padding. Layout
+[time, item, ...]: sampling is one gather along the item axis and yields time-major batches without a transpose.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+
+@struct.dataclass
+class Sequences:
+    """Sequences of T steps, N of them (a batch, or the storage of a ring)."""
+
+    obs: jax.Array
+    """[T + 1, N, ...]: observations before every step and after the last."""
+    action: jax.Array
+    """[T, N, ...]"""
+    reward: jax.Array
+    """[T, N, ...]"""
+    terminated: jax.Array
+    """[T, N] bool: no value follows. Truncated steps are not marked: their successor has a value."""
+
+
+@struct.dataclass
+class Ring:
+    data: Sequences
+    cursor: jax.Array
+    """Next item to be overwritten."""
+    size: jax.Array
+    """Items filled."""
+
+
+def make_ring(example: Sequences, capacity: int) -> Ring:
+    """Empty ring for `capacity` items of the shapes of `example` ([T, N, ...] leaves)."""
+    data = jax.tree.map(lambda x: jnp.zeros((x.shape[0], capacity, *x.shape[2:]), x.dtype), example)
+    return Ring(data, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+
+def push(ring: Ring, items: Sequences) -> Ring:
+    """Overwrite the oldest items. The capacity must be a multiple of the number of items per push."""
+    count, capacity = items.reward.shape[1], ring.data.reward.shape[1]
+    if capacity % count:
+        raise ValueError(f"ring capacity {capacity} is not a multiple of {count} items per push")
+    data = jax.tree.map(
+        lambda store, new: jax.lax.dynamic_update_slice_in_dim(store, new, ring.cursor, axis=1), ring.data, items
+    )
+    return Ring(data, (ring.cursor + count) % capacity, jnp.minimum(ring.size + count, capacity))
+
+
+def sample_indices(ring: Ring, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Uniform item numbers with replacement (a draw without replacement would sort the whole ring)."""
+    return jax.random.randint(key, shape, 0, ring.size)
+
+
+def take(ring: Ring, indices: jax.Array) -> Sequences:
+    """The items `indices` [N] as a batch."""
+    return jax.tree.map(lambda store: jnp.take(store, indices, axis=1, mode="clip"), ring.data)
+
+
+def memory_bytes(ring: Ring) -> int:
+    leaves: list[Any] = jax.tree.leaves(ring.data)
+    return sum(x.size * x.dtype.itemsize for x in leaves)

@@ -1,0 +1,52 @@
+"""What the commands share: a parser whose mistakes are one line, and exit codes for user errors. Imports no JAX."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+EXIT_USER_ERROR = 2
+
+
+class UsageError(ValueError):
+    """A command line that cannot be understood."""
+
+
+class Parser(argparse.ArgumentParser):
+    """`argparse` prints its usage before an error; one line is enough when --help is there."""
+
+    def __init__(self, prog: str, description: str):
+        super().__init__(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see --help)")
+
+
+def checkpoint_name(text: str) -> str | int:
+    """`best`, `latest` or the number of an epoch."""
+    if text in ("best", "latest"):
+        return text
+    if text.isdigit():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is not best, latest or the number of an epoch")
+
+
+def run_command(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> int:
+    """Exit code of a command; what the user can put right becomes one line on stderr and exit code 2.
+
+    Anything else is a defect of this program and keeps its traceback.
+    """
+    try:
+        return command(argv)
+    except Exception as error:
+        if not _is_user_error(error):
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_USER_ERROR
+
+
+def _is_user_error(error: Exception) -> bool:
+    if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError | IsADirectoryError):
+        return True
+    own = type(error).__module__.partition(".")[0] in ("purerl", "envs_jax")
+    return isinstance(error, ValueError) and own

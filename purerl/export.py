@@ -1,0 +1,205 @@
+"""Trained policies outside training: `load_policy` for Python, `python -m purerl.export` for everything else.
+
+An exported policy is the greedy actor as a serialised `jax.export` artefact with its numbers inside and a symbolic
+batch size, plus a small JSON text. It runs with jax and numpy alone: `notebooks/deploy_example.py`.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from purerl.cli import Parser, checkpoint_name, run_command
+
+if TYPE_CHECKING:
+    from purerl.evaluation import CheckpointName
+
+DESCRIPTION = """Write the greedy actor of a run as a file that runs with jax and numpy alone."""
+
+FORMAT = "purerl-policy-1"
+
+
+class LoadedPolicy(NamedTuple):
+    """The greedy actor of one seed. Single-agent: obs [B, d], action [B, k]; otherwise obs [B, A, d], ..."""
+
+    initial_carry: Callable[[int], Any]
+    """Memory at the start of B episodes."""
+    act: Callable[..., tuple[Any, Any]]
+    """`(obs, carry, mask=None) -> (action, carry)`; an action mask only where the environment has one."""
+    obs_shape: tuple[int, ...]
+    """Without the batch axis."""
+    action_low: Any
+    action_high: Any
+    """Bounds of one action, None for discrete actions."""
+    meta: dict[str, Any]
+
+
+def load_policy(
+    run_dir: str | Path, checkpoint: "CheckpointName" = "best", seed_index: int | None = None
+) -> LoadedPolicy:
+    """The trained policy of a run directory.
+
+    Args:
+        checkpoint: `best`, `latest` or the number of an epoch.
+        seed_index: which of the seeds trained at once; default: the one with the best evaluation, else the first.
+
+    Raises:
+        FileNotFoundError: not a run directory. ConfigError, CheckpointError: what is there does not fit.
+    """
+    import jax
+    import numpy as np
+
+    from purerl import evaluation
+    from purerl.config import ConfigError
+
+    run_dir = Path(run_dir)
+    run = evaluation.open_run(run_dir)
+    stacked, meta = evaluation.read_policy(run_dir, run, checkpoint)
+    seeds = run.config.num_seeds
+    if seed_index is None:
+        scores = meta.get("best_scores")
+        seed_index = int(np.argmax(scores)) if scores else 0
+    if not 0 <= seed_index < seeds:
+        raise ConfigError(f"seed index {seed_index}: the run has seeds 0 to {seeds - 1}")
+    policy = jax.tree.map(lambda x: x[seed_index], stacked)
+    algorithm, env = run.algorithm, run.env
+    single = env.num_agents == 1
+    key = jax.random.key(0)  # greedy acting draws nothing
+
+    def act(obs: Any, carry: Any, mask: Any = None) -> tuple[Any, Any]:
+        if not single:
+            return algorithm.act(policy, carry, obs, mask, key, True)
+        action, carry = algorithm.act(policy, carry, obs[:, None], None if mask is None else mask[:, None], key, True)
+        return action[:, 0], carry
+
+    obs_shape = env.observation_space(env.default_params).shape
+    space = env.action_space(env.default_params)
+    low, high = (getattr(space, name, None) for name in ("low", "high"))
+    if low is not None:
+        low, high = (np.broadcast_to(np.asarray(b, np.float32), space.shape)[0 if single else ...] for b in (low, high))
+    return LoadedPolicy(
+        initial_carry=lambda batch: algorithm.initial_carry((batch,)),
+        act=jax.jit(act),
+        obs_shape=obs_shape[1:] if single else obs_shape,
+        action_low=low,
+        action_high=high,
+        meta={
+            **meta, "env": run.config.env, "algo": run.config.algo["name"], "seed": run.config.seed + seed_index,
+            "mask_shape": _mask_shape(env, single),
+        },
+    )  # fmt: skip
+
+
+def _mask_shape(env: Any, single: bool) -> list[int] | None:
+    if env.action_mask is None:
+        return None
+    import jax
+
+    def mask(key: Any) -> Any:
+        return env.action_mask(env.reset_env(key, env.default_params)[1], env.default_params)
+
+    shape = jax.eval_shape(mask, jax.random.key(0)).shape
+    return list(shape[1:] if single else shape)
+
+
+class Exported(NamedTuple):
+    artefact: bytes
+    """`jax.export` of `(obs, *carry[, mask]) -> (action, *carry)`."""
+    metadata: dict[str, Any]
+
+
+def export_policy(policy: LoadedPolicy) -> Exported:
+    """Serialise a policy. The carry becomes a flat list of arrays, so that no class of ours is needed to run it."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from jax import export
+
+    leaves, structure = jax.tree.flatten(policy.initial_carry(1))
+    shapes = [_symbolic_shape(policy.initial_carry, index) for index in range(len(leaves))]
+    mask_shape = policy.meta["mask_shape"]
+
+    def flat_act(obs: Any, *rest: Any) -> tuple[Any, ...]:
+        carry, mask = (rest[:-1], rest[-1]) if mask_shape is not None else (rest, None)
+        action, carry = policy.act(obs, jax.tree.unflatten(structure, carry), mask)
+        return (action, *jax.tree.leaves(carry))
+
+    scope = export.SymbolicScope()
+
+    def argument(shape: Sequence[Any], dtype: Any) -> jax.ShapeDtypeStruct:
+        text = ", ".join("batch" if size is None else str(size) for size in shape)
+        return jax.ShapeDtypeStruct(export.symbolic_shape(text, scope=scope), dtype)
+
+    arguments = [argument((None, *policy.obs_shape), jnp.float32)]
+    arguments += [argument(shape, leaf.dtype) for shape, leaf in zip(shapes, leaves, strict=True)]
+    if mask_shape is not None:
+        arguments.append(argument((None, *mask_shape), jnp.bool_))
+    exported = export.export(jax.jit(flat_act), platforms=("cpu", "cuda"))(*arguments)
+    carry = [
+        {"shape": list(shape), "dtype": str(leaf.dtype), "initial": np.asarray(leaf).tolist()}
+        for shape, leaf in zip(shapes, leaves, strict=True)
+    ]
+    metadata = {
+        "format": FORMAT,
+        "call": "(obs, *carry[, mask]) -> (action, *carry); null in a shape is the batch size",
+        "obs": {"shape": [None, *policy.obs_shape], "dtype": "float32"},
+        "carry": carry,
+        "mask": None if mask_shape is None else {"shape": [None, *mask_shape], "dtype": "bool"},
+        "action_low": None if policy.action_low is None else np.asarray(policy.action_low).tolist(),
+        "action_high": None if policy.action_high is None else np.asarray(policy.action_high).tolist(),
+        **{name: policy.meta.get(name) for name in ("env", "algo", "seed", "epoch", "config_hash")},
+    }
+    return Exported(bytes(exported.serialize()), metadata)
+
+
+def _symbolic_shape(initial_carry: Callable[[int], Any], index: int) -> tuple[int | None, ...]:
+    """Shape of a leaf of the carry with None for the batch axis, found by comparing two batch sizes."""
+    import jax
+
+    def shape(batch: int) -> tuple[int, ...]:
+        return jax.tree.leaves(jax.eval_shape(lambda: initial_carry(batch)))[index].shape
+
+    return tuple(a if a == b else None for a, b in zip(shape(2), shape(3), strict=True))
+
+
+def write_exported(exported: Exported, out: Path) -> None:
+    """One `.npz` file, or a directory with `policy.jaxexport` and `policy.json`."""
+    import numpy as np
+
+    text = json.dumps(exported.metadata, indent=2)
+    if out.suffix == ".npz":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(out, artefact=np.frombuffer(exported.artefact, np.uint8), metadata=np.array(text))
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "policy.jaxexport").write_bytes(exported.artefact)
+    (out / "policy.json").write_text(text + "\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = Parser("python -m purerl.export", DESCRIPTION)
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="directory of a run")
+    parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="a .npz file, or a directory")
+    parser.add_argument(
+        "--checkpoint", type=checkpoint_name, default="best", metavar="best|latest|EPOCH", help="default: best"
+    )
+    parser.add_argument("--seed-index", type=int, metavar="I", help="which seed of several (default: best)")
+    return parser
+
+
+def command(argv: Sequence[str] | None) -> int:
+    args = parser().parse_args(argv)
+    exported = export_policy(load_policy(args.run, args.checkpoint, args.seed_index))
+    write_exported(exported, args.out)
+    print(f"{args.out}: {len(exported.artefact):,} bytes, obs {exported.metadata['obs']['shape']}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,366 @@
+"""What a run leaves behind while it trains: CSV, JSON lines, TensorBoard, Weights & Biases, and a line on the screen.
+
+Reading order: reducing device metrics on the host, the NaN guard, the record of an epoch, one writer per format, the
+display. A writer is a pair of functions; `open_logs` combines those that the configuration asks for. When a run is
+resumed, every file is cut back to the epoch of the checkpoint first, so that nothing appears twice.
+"""
+
+import csv
+import io
+import json
+import math
+import os
+import struct
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from purerl.checkpoint import write_text
+from purerl.config import ConfigError, Logging, RunConfig
+
+CSV_NAME, JSONL_NAME, TENSORBOARD_NAME = "training_progress.csv", "metrics.jsonl", "tensorboard"
+EPISODE_PREFIX = "episode/"
+EPISODE_COUNT = "episode/count"
+EVALUATION_COLUMNS = ("eval_score", "eval_return", "eval_percent_of_bound", "eval_q_start_bias")
+TIMING_COLUMNS = ("wall_clock_s", "env_steps_per_s", "gradient_steps_per_s")
+SINGLE_UPDATES_UP_TO = 50
+"""Updates per epoch up to which the JSON lines hold every update; beyond that, one mean per epoch."""
+
+
+# Metrics on the host. Device metrics are arrays [updates] or [updates, seeds], or pairs (sum, count) of such arrays.
+
+
+class Averages(NamedTuple):
+    """Weighted values of one metric: `total / weight`, nothing where the weight is zero."""
+
+    total: np.ndarray
+    """[updates, seeds]"""
+    weight: np.ndarray
+    """[updates, seeds]"""
+
+
+def host_metrics(metrics: Mapping[str, Any]) -> tuple[dict[str, Averages], np.ndarray]:
+    """Metrics of one chunk as weighted values, and the number of finished episodes [updates, seeds].
+
+    `episode/...` values count as many times as episodes ended; `episode/count` is that number.
+    """
+    arrays = {name: _matrix(value) for name, value in metrics.items() if not isinstance(value, tuple)}
+    some = next(iter(arrays.values()), None)
+    if some is None:
+        some = _matrix(next(iter(metrics.values()))[0])
+    episodes = arrays.pop(EPISODE_COUNT, np.zeros_like(some))
+    averages = {}
+    for name, value in metrics.items():
+        if isinstance(value, tuple):
+            averages[name] = Averages(_matrix(value[0]), _matrix(value[1]))
+        elif name.startswith(EPISODE_PREFIX) and name != EPISODE_COUNT and EPISODE_COUNT in metrics:
+            averages[name] = Averages(np.where(episodes > 0, arrays[name] * episodes, 0.0), episodes)
+        elif name != EPISODE_COUNT:
+            averages[name] = Averages(arrays[name], np.ones_like(arrays[name]))
+    return averages, episodes
+
+
+def _matrix(value: Any) -> np.ndarray:
+    array = np.asarray(value, np.float64)
+    return array[:, None] if array.ndim == 1 else array
+
+
+def mean_by_seed(averages: Averages, updates: slice = slice(None)) -> list[float | None]:
+    total, weight = averages.total[updates].sum(axis=0), averages.weight[updates].sum(axis=0)
+    return [float(t / w) if w > 0 else None for t, w in zip(total, weight, strict=True)]
+
+
+def mean_over_seeds(values: list[float | None]) -> float | None:
+    present = [v for v in values if v is not None]
+    return sum(present) / len(present) if present else None
+
+
+class BadMetric(NamedTuple):
+    name: str
+    value: float
+    update: int
+    """Index inside the chunk."""
+    seed: int
+    """Index of the seed."""
+
+
+def first_bad_metric(averages: Mapping[str, Averages]) -> BadMetric | None:
+    """The earliest value that is not finite; of one update, the first by name."""
+    found = [
+        BadMetric(name, float(values.total[index]), int(index[0]), int(index[1]))
+        for name, values in averages.items()
+        for index in map(tuple, np.argwhere(~np.isfinite(values.total))[:1])
+    ]
+    return min(found, key=lambda bad: (bad.update, bad.name)) if found else None
+
+
+# One epoch
+
+
+class Epoch(NamedTuple):
+    """All that is logged after a chunk of updates. Counters are totals since the start of the run, per seed."""
+
+    epoch: int
+    update: int
+    env_steps: int
+    gradient_steps: int
+    episode: int
+    averages: dict[str, Averages]
+    evaluation: dict[str, float | None]
+    """Keys of `EVALUATION_COLUMNS`, empty when this epoch was not evaluated."""
+    timing: dict[str, float]
+    env_steps_per_update: int
+    gradient_steps_per_update: int
+
+    def counters(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in ("epoch", "update", "env_steps", "gradient_steps", "episode")}
+
+    def means(self) -> dict[str, float | None]:
+        return {name: mean_over_seeds(mean_by_seed(values)) for name, values in self.averages.items()}
+
+
+def _column(name: str) -> str:
+    return name.removeprefix(EPISODE_PREFIX)
+
+
+def _csv_row(epoch: Epoch) -> dict[str, Any]:
+    metrics = dict(sorted(epoch.means().items(), key=lambda item: not item[0].startswith(EPISODE_PREFIX)))
+    evaluation = {name: epoch.evaluation.get(name) for name in EVALUATION_COLUMNS}
+    return {**epoch.counters(), **{_column(k): v for k, v in metrics.items()}, **evaluation, **epoch.timing}
+
+
+def _json_rows(epoch: Epoch) -> list[dict[str, Any]]:
+    """One row per update, or per epoch when those are many; timing is left out so that equal runs give equal files."""
+    updates, seeds = next(iter(epoch.averages.values())).total.shape
+    spans = [slice(i, i + 1) for i in range(updates)] if updates <= SINGLE_UPDATES_UP_TO else [slice(0, updates)]
+    rows = []
+    for span in spans:
+        behind = updates - span.stop
+        row: dict[str, Any] = {
+            "epoch": epoch.epoch,
+            "update": epoch.update - behind,
+            "env_steps": epoch.env_steps - behind * epoch.env_steps_per_update,
+            "gradient_steps": epoch.gradient_steps - behind * epoch.gradient_steps_per_update,
+        }
+        by_seed = {_column(name): mean_by_seed(values, span) for name, values in epoch.averages.items()}
+        row |= {name: mean_over_seeds(values) for name, values in by_seed.items()}
+        if seeds > 1:
+            row["per_seed"] = by_seed
+        rows.append(row)
+    rows[-1]["episode"] = epoch.episode
+    rows[-1] |= epoch.evaluation
+    return rows
+
+
+# Writers
+
+
+class Writer(NamedTuple):
+    write: Callable[[Epoch], None]
+    close: Callable[[], None]
+
+
+def open_logs(run_dir: Path, config: RunConfig, resumed_epoch: int, resumed_env_steps: int) -> Writer:
+    """A writer for every format that is switched on; what lies beyond the resumed epoch is removed first.
+
+    Raises:
+        ConfigError: Weights & Biases is asked for and not installed.
+    """
+    settings = config.logging
+    writers = []
+    if settings.csv:
+        writers.append(_csv_writer(run_dir / CSV_NAME, resumed_epoch))
+    if settings.jsonl:
+        writers.append(_jsonl_writer(run_dir / JSONL_NAME, resumed_epoch))
+    if settings.tensorboard:
+        writers.append(_tensorboard_writer(run_dir / TENSORBOARD_NAME, resumed_epoch, resumed_env_steps))
+    if settings.wandb is not None:
+        writers.append(_wandb_writer(run_dir, config))
+    if settings.saturation_warning is not None:
+        writers.append(_saturation_warning(settings))
+
+    def write(epoch: Epoch) -> None:
+        for writer in writers:
+            writer.write(epoch)
+
+    def close() -> None:
+        for writer in writers:
+            writer.close()
+
+    return Writer(write, close)
+
+
+def _csv_writer(path: Path, resumed_epoch: int) -> Writer:
+    _keep_lines(path, lambda number, line: number == 0 or int(line.partition(",")[0]) <= resumed_epoch)
+    if resumed_epoch == 0:
+        path.unlink(missing_ok=True)
+    stream = open(path, "a", newline="")  # noqa: SIM115 - open for the length of the run
+
+    def write(epoch: Epoch) -> None:
+        row = _csv_row(epoch)
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        if stream.tell() == 0:
+            rows.writerow(row)
+        rows.writerow([_cell(value) for value in row.values()])
+        stream.write(text.getvalue())
+        stream.flush()
+
+    return Writer(write, stream.close)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+def _jsonl_writer(path: Path, resumed_epoch: int) -> Writer:
+    _keep_lines(path, lambda number, line: json.loads(line)["epoch"] <= resumed_epoch)
+    stream = open(path, "a")  # noqa: SIM115 - open for the length of the run
+
+    def write(epoch: Epoch) -> None:
+        stream.write("".join(json.dumps(row) + "\n" for row in _json_rows(epoch)))
+        stream.flush()
+
+    return Writer(write, stream.close)
+
+
+def _keep_lines(path: Path, keep: Callable[[int, str], bool]) -> None:
+    """Drop lines that `keep` refuses, and a last line that a killed process left unfinished."""
+    if not path.exists():
+        return
+    complete = path.read_text().splitlines(keepends=True)
+    if complete and not complete[-1].endswith("\n"):
+        complete.pop()
+    write_text(path, "".join(line for number, line in enumerate(complete) if keep(number, line)))
+
+
+def _tensorboard_writer(directory: Path, resumed_epoch: int, resumed_env_steps: int) -> Writer:
+    for path in directory.glob("events.*"):
+        if resumed_epoch == 0:
+            path.unlink()
+        else:
+            _keep_events(path, resumed_env_steps)
+    from tensorboardX import SummaryWriter
+
+    board = SummaryWriter(str(directory))
+
+    def write(epoch: Epoch) -> None:
+        values = {**{_tag(k): v for k, v in epoch.means().items()}, **epoch.evaluation}
+        values |= {f"speed/{name}": value for name, value in epoch.timing.items()}
+        for tag, value in values.items():
+            if value is not None:
+                board.add_scalar(tag.replace("eval_", "eval/", 1), value, epoch.env_steps)
+        board.flush()
+
+    return Writer(write, board.close)
+
+
+def _tag(metric: str) -> str:
+    return metric if "/" in metric else f"train/{metric}"
+
+
+def _keep_events(path: Path, last_env_step: int) -> None:
+    """Cut a TensorBoard file back: records of later steps, and a record that a killed process left unfinished."""
+    kept = b"".join(record for record, event in read_events(path) if event.step <= last_env_step)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(kept)
+    os.replace(temporary, path)
+
+
+def read_events(path: Path) -> list[tuple[bytes, Any]]:
+    """Records of a TensorBoard file as raw bytes and parsed event: length u64, CRC u32, data, CRC u32."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    data, records, start = path.read_bytes(), [], 0
+    while start + 12 <= len(data):
+        (length,) = struct.unpack_from("<Q", data, start)
+        end = start + 16 + length
+        if end > len(data):
+            break
+        records.append((data[start:end], Event.FromString(data[start + 12 : end - 4])))
+        start = end
+    return records
+
+
+def _wandb_writer(run_dir: Path, config: RunConfig) -> Writer:
+    try:
+        import wandb
+    except ImportError as error:
+        raise ConfigError("logging.wandb: wandb is not installed; pip install 'purerl[wandb]'") from error
+    settings = config.logging.wandb
+    assert settings is not None
+    # One identity per run directory, so that a resumed run continues its own curves.
+    run = wandb.init(
+        project=settings.project, entity=settings.entity, name=settings.name or run_dir.name, mode=settings.mode,
+        id=run_dir.resolve().name, resume="allow", dir=str(run_dir), config=config.model_dump(mode="json"),
+    )  # fmt: skip
+    return Writer(lambda epoch: run.log(_csv_row(epoch), step=epoch.env_steps), run.finish)
+
+
+def _saturation_warning(settings: Logging) -> Writer:
+    limit = settings.saturation_warning
+    warned: list[int] = []
+
+    def write(epoch: Epoch) -> None:
+        share = epoch.means().get("saturation")
+        if limit is not None and share is not None and share > limit and not warned:
+            warned.append(epoch.epoch)
+            print(
+                f"warning: epoch {epoch.epoch}: {share:.0%} of the actor's actions sit at a bound; it may have stopped "
+                "learning (lower algo.actor_lr or raise algo.saturation_penalty)",
+                file=sys.stderr,
+            )
+
+    return Writer(write, lambda: None)
+
+
+# Screen
+
+
+class Display(NamedTuple):
+    show: Callable[[Epoch], None]
+    close: Callable[[], None]
+
+
+def open_display(config: RunConfig, epochs: int, done: int) -> Display:
+    """A progress bar on a terminal, otherwise one plain line per tenth of the run."""
+    if not config.logging.progress:
+        return Display(lambda epoch: None, lambda: None)
+    return _bar(epochs, done) if sys.stdout.isatty() else _plain_lines(epochs, done)
+
+
+def _bar(epochs: int, done: int) -> Display:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()
+    bar = Progress(*columns, TimeRemainingColumn(elapsed_when_finished=True), TextColumn("{task.fields[status]}"))
+    bar.start()
+    task = bar.add_task("training", total=epochs, completed=done, status="")
+    return Display(lambda epoch: bar.update(task, completed=epoch.epoch, status=_status(epoch)), bar.stop)
+
+
+def _plain_lines(epochs: int, done: int) -> Display:
+    started = time.monotonic()
+
+    def show(epoch: Epoch) -> None:
+        if epoch.epoch * 10 // epochs == (epoch.epoch - 1) * 10 // epochs:
+            return
+        left_s = (time.monotonic() - started) / (epoch.epoch - done) * (epochs - epoch.epoch)
+        share = f"{epoch.epoch / epochs:4.0%}"
+        print(f"{share} epoch {epoch.epoch}/{epochs}  {_status(epoch)}  {left_s:.0f} s left", flush=True)
+
+    return Display(show, lambda: None)
+
+
+def _status(epoch: Epoch) -> str:
+    means = epoch.means()
+    rates = f"{epoch.timing['env_steps_per_s']:,.0f} env steps/s, {epoch.timing['gradient_steps_per_s']:,.0f} updates/s"
+    values = {"return": means.get("episode/return"), "eval": epoch.evaluation.get("eval_score")}
+    shown = [f"{name} {value:.4g}" for name, value in values.items() if value is not None and math.isfinite(value)]
+    return ", ".join([rates, *shown])

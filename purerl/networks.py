@@ -1,0 +1,87 @@
+"""Networks: a core over time (LSTM, or none) and a multilayer perceptron on top. Parameters are plain dicts.
+
+Reading order: `NetworkConfig`, `Core`, `Head`, squashing of actor outputs. Time is the first axis, batch the second.
+"""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from pydantic import BaseModel, ConfigDict, Field
+
+from purerl.lstm import init_lstm, lstm_sequence, lstm_step
+
+Activation = Literal["relu", "tanh", "silu", "elu"]
+ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh, "silu": nn.silu, "elu": nn.elu}
+
+
+class NetworkConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lstm_hidden_size: int = Field(0, ge=0, description="0: feed-forward")
+    lstm_num_layers: int = Field(1, ge=1)
+    lstm_skip: bool = Field(False, description="show the head the observation beside the LSTM output")
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    activation: Activation = "relu"
+
+    @property
+    def recurrent(self) -> bool:
+        return self.lstm_hidden_size > 0
+
+
+class Core(nn.Module):
+    """Memory over time: stacked LSTM layers, or the identity for feed-forward networks."""
+
+    config: NetworkConfig
+
+    def layers(self, in_dim: int) -> list[dict[str, jax.Array]]:
+        c = self.config
+        if not c.recurrent:
+            return []
+        widths = [in_dim] + [c.lstm_hidden_size] * (c.lstm_num_layers - 1)
+        return [self.param(f"lstm_{i}", init_lstm, width, c.lstm_hidden_size) for i, width in enumerate(widths)]
+
+    @nn.compact
+    def __call__(self, xs):
+        """Features [T, B, f] of a whole sequence xs [T, B, d] that starts with an empty memory."""
+        h = xs
+        for params in self.layers(xs.shape[-1]):
+            h, _ = lstm_sequence(params, h)
+        return self._join(h, xs)
+
+    @nn.compact
+    def step(self, carry, x):
+        """One step: (next carry, features [..., f]) for x [..., d]; the same numbers as the whole sequence."""
+        h, carries = x, []
+        for params, layer_carry in zip(self.layers(x.shape[-1]), carry, strict=True):
+            layer_carry, h = lstm_step(params, layer_carry, h)
+            carries.append(layer_carry)
+        return tuple(carries), self._join(h, x)
+
+    def _join(self, h, x):
+        return jnp.concatenate([h, x], axis=-1) if self.config.recurrent and self.config.lstm_skip else h
+
+
+class Head(nn.Module):
+    """Multilayer perceptron with a linear output [..., out_dim]."""
+
+    config: NetworkConfig
+    out_dim: int
+    out_scale: float = 1.0
+    """Scale of the initial output weights: small keeps a fresh policy away from saturation."""
+
+    @nn.compact
+    def __call__(self, x):
+        for width in self.config.hidden_sizes:
+            x = ACTIVATIONS[self.config.activation](nn.Dense(width)(x))
+        init = nn.initializers.variance_scaling(self.out_scale**2, "fan_in", "truncated_normal")
+        return nn.Dense(self.out_dim, kernel_init=init)(x)
+
+
+def initial_carry(config: NetworkConfig, batch_shape: tuple[int, ...]):
+    """Empty memory for a batch: a tuple over layers of (h, c), each [*batch_shape, hidden]."""
+    if not config.recurrent:
+        return ()
+    zeros = jnp.zeros((*batch_shape, config.lstm_hidden_size))
+    return tuple((zeros, zeros) for _ in range(config.lstm_num_layers))

@@ -1,0 +1,186 @@
+"""Figures of runs: learning curve, losses and critic diagnostics, comparison of runs.
+
+Figures of an environment's own subject come from its `figures` function. Everything is drawn from the files of a run
+directory, so figures can be made again at any time.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # files only: no window system is needed
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from purerl.config import ConfigError
+from purerl.logging import CSV_NAME
+
+DPI = 120
+POLICY_COLOR, BOUND_COLOR = "tab:blue", "black"
+BASELINE_COLORS = ("tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:olive", "tab:cyan")
+
+
+def read_progress(run_dir: Path) -> pd.DataFrame:
+    """The training log of a run, one row per epoch.
+
+    Raises:
+        ConfigError: the directory holds no training log.
+    """
+    path = run_dir / CSV_NAME
+    if not path.exists():
+        raise ConfigError(f"{run_dir}: no {CSV_NAME}; point to a run directory that was trained with logging.csv")
+    return pd.read_csv(path)
+
+
+def read_evaluations(run_dir: Path) -> list[dict[str, Any]]:
+    """Reports of the evaluations during training, ascending."""
+    return [json.loads(path.read_text()) for path in sorted((run_dir / "eval").glob("epoch_*.json"))]
+
+
+def final_report(run_dir: Path) -> dict[str, Any] | None:
+    """Report of the score after training, or None for a run that has not ended."""
+    paths = sorted((run_dir / "eval").glob("final_*.json"))
+    return json.loads(paths[-1].read_text()) if paths else None
+
+
+def training_figures(run_dir: Path) -> dict[str, Figure]:
+    """Figures that every run has, by file name."""
+    progress, evaluations = read_progress(run_dir), read_evaluations(run_dir)
+    figures = {"losses": losses_figure(progress)}
+    if evaluations:
+        figures["learning_curve"] = learning_curve_figure(evaluations, progress)
+    return figures
+
+
+def learning_curve_figure(evaluations: Sequence[dict[str, Any]], progress: pd.DataFrame) -> Figure:
+    """Evaluation score over environment steps with its range over seeds, baselines and bound as lines."""
+    steps_at = dict(zip(progress["epoch"], progress["env_steps"], strict=True))
+    kept = [e for e in evaluations if e["epoch"] in steps_at]
+    steps = np.array([steps_at[e["epoch"]] for e in kept])
+    as_percent = all(e["percent_of_bound_per_seed"] for e in kept)
+    key = "percent_of_bound_per_seed" if as_percent else "policy_per_seed"
+    scores = np.array([e[key] for e in kept])
+    last = kept[-1]
+    if as_percent:
+        lines, bound, label = last["detail"].get("percent_of_bound_baselines") or {}, 100.0, "% of bound"
+    else:
+        lines, bound, label = last["baselines"], last["bound"], last["unit"]
+    figure, ax = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    ax.plot(steps, scores.mean(axis=1), color=POLICY_COLOR, lw=2, label=f"policy ({scores.shape[1]} seed(s))")
+    if scores.shape[1] > 1:
+        ax.fill_between(steps, scores.min(axis=1), scores.max(axis=1), color=POLICY_COLOR, alpha=0.2, lw=0)
+    # Rules that lose many times the stake would squeeze the curve into a line: they are named at the edge instead.
+    floor = min(float(scores.min()), 0.0) - 0.15 * (float(scores.max()) - min(float(scores.min()), 0.0) + 1e-9)
+    for color, (name, value) in zip(BASELINE_COLORS * 3, lines.items(), strict=False):
+        if as_percent and value < floor:
+            ax.plot([], [], color=color, ls="--", label=f"{name} ({value:.0f}, below)")
+        else:
+            ax.axhline(value, color=color, ls="--", lw=1.2, label=f"{name} ({value:.4g})")
+    if bound is not None:
+        ax.axhline(bound, color=BOUND_COLOR, lw=1.2, label=f"bound ({bound:.4g})")
+    if as_percent:
+        ax.set_ylim(floor, 106)
+    ax.set(xlabel="environment steps", ylabel=label, title=f"Score on split '{last['split']}' during training")
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    return figure
+
+
+LOSS_PANELS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
+    ("critic loss", ("critic_loss",), True),
+    ("actor loss", ("actor_loss",), False),
+    ("value at the start: estimate less return", ("q_start_bias", "eval_q_start_bias"), False),
+    ("critic means over all steps", ("q1_mean_all", "q2_mean_all", "target_mean"), False),
+    ("share of saturated actions", ("saturation",), False),
+    ("return per episode", ("return", "eval_return"), False),
+)
+
+
+def losses_figure(progress: pd.DataFrame) -> Figure:
+    """Losses, Q-bias, saturation and returns over environment steps; panels without data are left out."""
+    panels = [p for p in LOSS_PANELS if any(c in progress and progress[c].notna().any() for c in p[1])]
+    columns = 2
+    rows = max(-(-len(panels) // columns), 1)
+    figure, axes = plt.subplots(rows, columns, figsize=(10, 2.8 * rows), layout="constrained", squeeze=False)
+    for ax in axes.flat[len(panels) :]:
+        ax.set_axis_off()
+    for ax, (title, names, logarithmic) in zip(axes.flat, panels, strict=False):
+        for name in names:
+            if name in progress and progress[name].notna().any():
+                known = progress[["env_steps", name]].dropna()
+                marker = "o" if name.startswith("eval_") else None
+                ax.plot(known["env_steps"], known[name], label=name, lw=1.4, marker=marker, ms=3)
+        if logarithmic and (progress[names[0]] > 0).any():
+            ax.set_yscale("log")
+        if title.startswith("value") or title.startswith("critic means"):
+            ax.axhline(0, color="grey", lw=0.8)
+        ax.set(title=title, xlabel="environment steps")
+        ax.title.set_fontsize(10)
+        ax.grid(alpha=0.3)
+        if len(names) > 1:
+            ax.legend(fontsize=8)
+    return figure
+
+
+def compare_figure(run_dirs: Sequence[Path]) -> Figure:
+    """Learning curves of several runs, and their final scores as bars beside the baselines.
+
+    Raises:
+        ConfigError: a run without evaluations.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    bars: list[tuple[str, float, float]] = []
+    report = None
+    for run_dir in run_dirs:
+        progress, evaluations = read_progress(run_dir), read_evaluations(run_dir)
+        if not evaluations:
+            raise ConfigError(f"{run_dir}: no evaluations to compare")
+        key = "percent_of_bound_per_seed" if evaluations[-1]["percent_of_bound_per_seed"] else "policy_per_seed"
+        steps_at = dict(zip(progress["epoch"], progress["env_steps"], strict=True))
+        steps = [steps_at[e["epoch"]] for e in evaluations if e["epoch"] in steps_at]
+        scores = np.array([e[key] for e in evaluations if e["epoch"] in steps_at])
+        left.plot(steps, scores.mean(axis=1), lw=1.8, label=run_dir.name)
+        left.fill_between(steps, scores.min(axis=1), scores.max(axis=1), alpha=0.15, lw=0)
+        report = final_report(run_dir) or evaluations[-1]
+        values = report[key]
+        bars.append((run_dir.name, float(np.mean(values)), float(np.std(values))))
+    assert report is not None
+    percent = report["percent_of_bound_per_seed"] is not None
+    rules = report["detail"].get("percent_of_bound_baselines") if percent else report["baselines"]
+    label = "% of bound" if percent else report["unit"]
+    left.set(xlabel="environment steps", ylabel=label, title="during training")
+    left.grid(alpha=0.3)
+    left.legend(fontsize=8)
+    _bars(right, bars, rules or {}, label)
+    return figure
+
+
+def _bars(ax: Axes, bars: Sequence[tuple[str, float, float]], rules: dict[str, float], label: str) -> None:
+    rows = [*((name, value, 0.0, "lightgrey") for name, value in rules.items()),
+            *((name, value, spread, POLICY_COLOR) for name, value, spread in bars)]  # fmt: skip
+    names, values, spreads, colors = zip(*rows, strict=True)
+    ax.barh(range(len(rows)), values, xerr=spreads, color=colors)
+    ax.set_yticks(range(len(rows)), names, fontsize=8)
+    for position, value in enumerate(values):
+        ax.annotate(f"{value:.4g}", (max(value, 0), position), xytext=(4, 0), textcoords="offset points",
+                    va="center", fontsize=8)  # fmt: skip
+    ax.set(xlabel=label, title="final score")
+    ax.margins(x=0.15)
+
+
+def save_figures(figures: dict[str, Figure], directory: Path) -> list[Path]:
+    """Write `<name>.png` for each figure and close them."""
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, figure in figures.items():
+        paths.append(directory / f"{name}.png")
+        figure.savefig(paths[-1], dpi=DPI)
+        plt.close(figure)
+    return paths

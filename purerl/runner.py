@@ -1,0 +1,556 @@
+"""The host loop: jitted chunks of updates, and between them logging, evaluation, checkpoints and decisions.
+
+Reading order: the plan of a run, `make_train` (a whole run as one pure function), the compiled parts of a run, what
+the host remembers, `run` and its steps. Chunked and whole-run training give the same bits because both scan the same
+`update`; a resumed run gives the same bits because the whole state is in the checkpoint.
+"""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purerl import checkpoint, logging
+from purerl.config import ConfigError, RunConfig, config_hash, first_difference, load_config
+from purerl.evaluation import (
+    CALIBRATION,
+    Evaluate,
+    Result,
+    Run,
+    build,
+    make_evaluate,
+    print_table,
+    score_table,
+    write_json,
+    write_step_tables,
+)
+from purerl.types import Algorithm
+
+EXIT_OK, EXIT_DIVERGED = 0, 3
+
+Status = Literal["running", "finished", "early_stopped", "interrupted", "diverged"]
+
+
+class Plan(NamedTuple):
+    epochs: int
+    updates_per_epoch: int
+
+    @property
+    def updates(self) -> int:
+        return self.epochs * self.updates_per_epoch
+
+
+def plan_of(num_updates: int, epochs: int) -> Plan:
+    """Equal epochs, as near to the wanted number as whole updates allow; never more updates than `num_updates`."""
+    per_epoch = max(1, round(num_updates / epochs))
+    return Plan(max(1, num_updates // per_epoch), min(per_epoch, num_updates))
+
+
+def make_train(config: RunConfig | str | Path) -> Callable[..., tuple[Any, dict[str, Any]]]:
+    """The whole run as a pure function `train(key, hparams=None) -> (state, metrics)`; metrics are stacked [updates].
+
+    It jits, and vmaps over keys and over the numbers in `hparams` (default: those of the configuration). It does not
+    log, evaluate or save; `python -m purerl.train` runs the same updates and does.
+    """
+    config = config if isinstance(config, RunConfig) else load_config(config)
+    algorithm = build(config).algorithm
+    plan = plan_of(algorithm.num_updates, config.epochs)
+
+    def train(key: jax.Array, hparams: Any = None) -> tuple[Any, dict[str, Any]]:
+        if hparams is None:
+            # Behind the barrier they are data, as in a chunked run; XLA would otherwise fold them into the loop.
+            hparams = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, algorithm.hparams))
+        return _scan_updates(algorithm.update, algorithm.init(key, hparams), plan.updates)
+
+    return train
+
+
+def _scan_updates(update: Callable[[Any], Any], state: Any, count: int) -> tuple[Any, dict[str, Any]]:
+    return jax.lax.scan(lambda state, _: update(state), state, None, length=count)
+
+
+# Compiled parts
+
+
+class Program(NamedTuple):
+    init: Callable[[], Any]
+    chunk: Callable[[Any], tuple[Any, dict[str, Any]]]
+    """One epoch; its argument is donated."""
+    policy: Callable[[Any], Any]
+    """Policies with a leading seed axis, in memory of their own."""
+
+
+def program_of(algorithm: Algorithm, config: RunConfig, updates_per_epoch: int) -> Program:
+    """The run's functions of the state; with several seeds every leaf of the state has a leading seed axis."""
+    if config.num_seeds == 1:
+        keys = jax.random.key(config.seed)
+        init, update, policy = algorithm.init, algorithm.update, lambda s: _add_seed_axis(algorithm.policy(s))
+    else:
+        keys = jnp.stack([jax.random.key(config.seed + i) for i in range(config.num_seeds)])
+        init, update, policy = (
+            jax.vmap(algorithm.init, (0, None)), jax.vmap(algorithm.update), jax.vmap(algorithm.policy),
+        )  # fmt: skip
+    hparams = jax.tree.map(jnp.asarray, algorithm.hparams)
+    return Program(
+        init=lambda: jax.jit(init)(keys, hparams),
+        chunk=jax.jit(lambda state: _scan_updates(update, state, updates_per_epoch), donate_argnums=0),
+        # A copy, because a jitted function hands back its own input, and that is donated to the next chunk.
+        policy=jax.jit(lambda state: jax.tree.map(jnp.copy, policy(state))),
+    )
+
+
+def _add_seed_axis(policy: Any) -> Any:
+    return jax.tree.map(lambda x: x[None], policy)
+
+
+# What the host remembers
+
+
+@dataclasses.dataclass
+class Memory:
+    """Host counters, saved with every checkpoint. Step counts are per seed."""
+
+    epoch: int = 0
+    episodes: int = 0
+    best_scores: list[float] | None = None
+    """Best evaluation of every seed."""
+    best_mean: float | None = None
+    """Best mean over seeds: decides which checkpoint is the best."""
+    early_stop_best: float | None = None
+    evaluations_without_gain: int = 0
+    wall_clock_s: float = 0.0
+
+
+def _merge_best(memory: Memory, best: Any, policy: Any, scores: list[float]) -> Any:
+    """Take over the policy of every seed that improved; returns the best policies."""
+    if memory.best_scores is None:
+        memory.best_scores = list(scores)
+        return policy
+    improved = np.array([new > old for new, old in zip(scores, memory.best_scores, strict=True)])
+    memory.best_scores = [max(pair) for pair in zip(scores, memory.best_scores, strict=True)]
+    return jax.tree.map(lambda old, new: jnp.where(improved.reshape(-1, *[1] * (new.ndim - 1)), new, old), best, policy)
+
+
+# The run
+
+
+def select_device(config: RunConfig) -> None:
+    """Apply `device` and `deterministic`; has to come before anything is computed.
+
+    Raises:
+        ConfigError: `device: gpu` on a machine where JAX finds none.
+    """
+    if config.deterministic and config.device != "cpu":
+        flag = "--xla_gpu_deterministic_ops=true"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    if config.device == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    if config.device == "gpu":
+        try:
+            jax.devices("gpu")
+        except RuntimeError as error:
+            raise ConfigError("device: gpu: JAX finds no GPU here; use device: auto or cpu") from error
+        jax.config.update("jax_default_device", jax.devices("gpu")[0])
+
+
+def run(config: RunConfig, run_dir: Path, resume: bool = False) -> int:
+    """Train as configured and leave everything in `run_dir`; returns the exit code of the command.
+
+    Raises:
+        ConfigError: the directory holds a run and `resume` is not set, holds another run, or cannot be written; or the
+            configuration does not fit the environment.
+    """
+    check_run_dir(config, run_dir, resume)
+    if resume and _is_complete(run_dir, config):
+        print(f"{run_dir}: this run is already complete")
+        return EXIT_OK
+    trained = build(config)
+    plan = plan_of(trained.algorithm.num_updates, config.epochs)
+    _open_run_dir(config, run_dir, trained)
+    with stop_signals() as stop_requested:
+        return _Session(trained, plan, run_dir, resume).run(stop_requested)
+
+
+def check_run_dir(config: RunConfig, run_dir: Path, resume: bool) -> None:
+    """Refuse to mix runs; nothing has been written when this raises."""
+    if not resume:
+        if run_dir.is_dir() and any(run_dir.iterdir()):
+            raise ConfigError(f"{run_dir}: run directory is not empty; add --resume or choose another --run-dir")
+        return
+    stored = run_dir / "config.yaml"
+    if not stored.exists():
+        raise ConfigError(f"{run_dir}: nothing to resume (no config.yaml); start it without --resume")
+    difference = first_difference(load_config(stored), config)
+    if difference:
+        raise ConfigError(f"{run_dir}: holds a run with another configuration: {difference}")
+
+
+def _is_complete(run_dir: Path, config: RunConfig) -> bool:
+    metadata = json.loads((run_dir / "metadata.json").read_text()) if (run_dir / "metadata.json").exists() else {}
+    return metadata.get("status") in ("finished", "early_stopped")
+
+
+def _open_run_dir(config: RunConfig, run_dir: Path, trained: Run) -> None:
+    try:
+        for name in ("checkpoints", "eval", "plots", "policy", logging.TENSORBOARD_NAME):
+            (run_dir / name).mkdir(parents=True, exist_ok=True)
+        checkpoint.write_text(run_dir / "config.yaml", config.to_yaml())
+    except OSError as error:
+        raise ConfigError(f"{run_dir}: run directory cannot be written: {error.strerror}") from error
+    if trained.env.calibration is not None and not (run_dir / CALIBRATION).exists():
+        write_json(run_dir / CALIBRATION, dict(trained.env.calibration))
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM only ask to stop; a second SIGINT interrupts at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+        print("\nstopping after this epoch; the run can be resumed", file=sys.stderr)
+
+    try:
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: the caller's signals are not ours
+        before = {}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Session:
+    """One process working on a run: the compiled program, the state and the host's memory of it."""
+
+    def __init__(self, trained: Run, plan: Plan, run_dir: Path, resume: bool):
+        self.config, self.algorithm, self.env = trained.config, trained.algorithm, trained.env
+        self.plan, self.run_dir = plan, run_dir
+        self.checkpoints = run_dir / "checkpoints"
+        self.program = program_of(self.algorithm, self.config, plan.updates_per_epoch)
+        self.evaluate: Evaluate = make_evaluate(self.algorithm, self.env, run_dir / "eval" / "bounds")
+        self.memory = Memory()
+        self.times = {"init_s": 0.0, "compile_s": 0.0, "train_s": 0.0, "evaluation_s": 0.0, "checkpoint_s": 0.0}
+        self.started, self.wall_clock_before_s = time.monotonic(), 0.0
+        self.metadata = _metadata(self.config, plan, run_dir if resume else None)
+        self._write_metadata("running")
+        self._print_plan()
+        self.state, self.best_policy = self._first_state(resume)
+        self.wall_clock_before_s = self.memory.wall_clock_s
+
+    # Start
+
+    def _first_state(self, resume: bool) -> tuple[Any, Any]:
+        """Initial or restored state, and the best policies so far."""
+        saved = resume and checkpoint.available(self.checkpoints)
+        if resume and not saved:
+            print("no checkpoint yet: the run starts from its beginning")
+        if saved and self.config.checkpointing.save_replay:
+            like = jax.eval_shape(self.program.init)
+        else:
+            with self._timed("init_s"):
+                like = jax.block_until_ready(self.program.init())
+        if not saved:
+            return like, self.program.policy(like)
+        tree_like = {"state": like, "best_policy": jax.eval_shape(self.program.policy, like)}
+        fill = not self.config.checkpointing.save_replay
+        tree, meta = checkpoint.restore(self.checkpoints, tree_like, "latest", fill)
+        self.memory = Memory(**{field.name: meta[field.name] for field in dataclasses.fields(Memory)})
+        print(f"resumed after epoch {self.memory.epoch}")
+        return tree["state"], tree["best_policy"]
+
+    def _print_plan(self) -> None:
+        a, plan, seeds = self.algorithm, self.plan, self.config.num_seeds
+        if (plan.epochs, plan.updates) != (self.config.epochs, a.num_updates):
+            print(
+                f"note: {a.num_updates} updates do not divide into {self.config.epochs} epochs; "
+                f"running {plan.epochs} epochs of {plan.updates_per_epoch}"
+            )
+        env_steps = a.warmup_env_steps + plan.updates * a.env_steps_per_update
+        print(
+            f"{self.config.algo['name']} on {self.env.name}: {plan.epochs} epochs, {env_steps:,} env steps, "
+            f"{plan.updates * a.gradient_steps_per_update:,} gradient steps{f' x {seeds} seeds' if seeds > 1 else ''}, "
+            f"{jax.devices()[0].device_kind}, into {self.run_dir}",
+            flush=True,
+        )
+
+    # Loop
+
+    def run(self, stop_requested: Callable[[], bool]) -> int:
+        with self._timed("compile_s"):
+            chunk = self.program.chunk.lower(self.state).compile()  # type: ignore[attr-defined]
+        done = self.memory.epoch
+        log = logging.open_logs(self.run_dir, self.config, done, self._env_steps(done))
+        display = logging.open_display(self.config, self.plan.epochs, done)
+        try:
+            while self.memory.epoch < self.plan.epochs and not self._early_stop() and not stop_requested():
+                bad = self._epoch(chunk, log, display, stop_requested)
+                if bad:
+                    return self._diverged(bad)
+        finally:
+            display.close()
+            log.close()
+        if self.memory.epoch < self.plan.epochs and not self._early_stop():
+            if self.memory.epoch not in checkpoint.available(self.checkpoints):
+                self._save()
+            self._write_metadata("interrupted")
+            print(f"interrupted and saved after epoch {self.memory.epoch}; continue with --resume")
+            return EXIT_OK
+        self._finish()
+        self._write_metadata("early_stopped" if self.memory.epoch < self.plan.epochs else "finished")
+        return EXIT_OK
+
+    def _epoch(self, chunk, log, display, stop_requested) -> logging.BadMetric | None:
+        """One chunk and all that follows it; a bad metric means that nothing of this chunk was kept."""
+        start = time.monotonic()
+        self.state, metrics = chunk(self.state)
+        averages, episodes = logging.host_metrics(jax.device_get(metrics))
+        seconds = time.monotonic() - start
+        self.times["train_s"] += seconds
+        bad = logging.first_bad_metric(averages)
+        if bad:
+            return bad
+        self.memory.epoch += 1
+        self.memory.episodes += round(float(episodes.sum(axis=0).mean()))
+        last = self.memory.epoch == self.plan.epochs
+        settings = self.config.evaluation
+        is_new_best, summary = self._evaluate() if last or self._due(settings.every_epochs) else (False, {})
+        if self._due(settings.quick_every_epochs):
+            self._quick_evaluation()
+        self.memory.wall_clock_s = self.wall_clock_before_s + time.monotonic() - self.started
+        record = self._record(averages, summary, seconds)
+        # Logs first: whatever a checkpoint contains has been logged, so resuming only ever has to cut logs back.
+        log.write(record)
+        due = self._due(self.config.checkpointing.every_epochs)
+        if due or is_new_best or last or stop_requested() or self._early_stop():
+            self._save(is_new_best)
+        display.show(record)
+        return None
+
+    def _record(self, averages, summary, seconds: float) -> logging.Epoch:
+        a, update = self.algorithm, self.memory.epoch * self.plan.updates_per_epoch
+        rate = self.plan.updates_per_epoch * self.config.num_seeds / seconds
+        return logging.Epoch(
+            epoch=self.memory.epoch,
+            update=update,
+            env_steps=self._env_steps(self.memory.epoch),
+            gradient_steps=update * a.gradient_steps_per_update,
+            episode=self.memory.episodes,
+            averages=averages,
+            evaluation=summary,
+            timing={
+                "wall_clock_s": self.memory.wall_clock_s,
+                "env_steps_per_s": rate * a.env_steps_per_update,
+                "gradient_steps_per_s": rate * a.gradient_steps_per_update,
+            },
+            env_steps_per_update=a.env_steps_per_update,
+            gradient_steps_per_update=a.gradient_steps_per_update,
+        )
+
+    def _env_steps(self, epoch: int) -> int:
+        updates = epoch * self.plan.updates_per_epoch
+        return self.algorithm.warmup_env_steps + updates * self.algorithm.env_steps_per_update
+
+    # Evaluation
+
+    def _due(self, every: int | None) -> bool:
+        return every is not None and self.memory.epoch % every == 0
+
+    def _evaluate(self) -> tuple[bool, dict[str, float | None]]:
+        """Score the current policies; returns whether their mean is the best so far, and what to log."""
+        settings, memory = self.config.evaluation, self.memory
+        policy = self.program.policy(self.state)
+        with self._timed("evaluation_s"):
+            result = self.evaluate(policy, settings.split, settings.episodes, settings.seed)
+        scores, summary = result.score.policy, result.summary()
+        report = {"epoch": memory.epoch, **result.to_json()}
+        write_json(self.run_dir / "eval" / f"epoch_{memory.epoch:06d}.json", report)
+        self._count_gain(summary)
+        if not self.config.checkpointing.save_best:
+            return False, summary
+        is_new_best = memory.best_mean is None or float(np.mean(scores)) > memory.best_mean
+        memory.best_mean = float(np.mean(scores)) if is_new_best else memory.best_mean
+        self.best_policy = _merge_best(memory, self.best_policy, policy, scores)
+        self._write_policy("best", self.best_policy)
+        return is_new_best, summary
+
+    def _count_gain(self, summary: dict[str, float | None]) -> None:
+        rule = self.config.evaluation.early_stop
+        if rule is None:
+            return
+        value = summary[f"eval_{rule.metric}"]
+        if value is None:
+            raise ConfigError(f"evaluation.early_stop.metric: {self.env.name} has no {rule.metric}; use score")
+        if self.memory.early_stop_best is None or value > self.memory.early_stop_best + rule.min_delta:
+            self.memory.early_stop_best, self.memory.evaluations_without_gain = value, 0
+        else:
+            self.memory.evaluations_without_gain += 1
+
+    def _early_stop(self) -> bool:
+        rule = self.config.evaluation.early_stop
+        return rule is not None and self.memory.evaluations_without_gain >= rule.patience
+
+    def _quick_evaluation(self) -> None:
+        """A few episodes of the evaluation split, step by step, as CSV."""
+        settings = self.config.evaluation
+        labels = self._quick_cases(settings.split, settings.quick_dates)
+        result = self.evaluate(
+            self.program.policy(self.state), settings.split, None, settings.seed,
+            with_values=True, cases=list(labels.values()),
+        )  # fmt: skip
+        self._write_steps(result, list(labels), f"ep{self.memory.epoch:04d}", singly=True)
+
+    def _quick_cases(self, split: str, names: list[str] | None) -> dict[str, int]:
+        if self.env.report is not None:
+            return self.env.report.cases(split, names)
+        available = self.env.num_cases(self.env.split_params(split))
+        return {f"case{index}": index for index in range(min(4, available or 4))}
+
+    def _write_steps(self, result: Result, labels: list[str], suffix: str, singly: bool) -> None:
+        directory = self.run_dir / "eval"
+        write_step_tables(self.env, result, labels, directory, suffix, directory / "bounds", singly)
+
+    # Ends
+
+    def _finish(self) -> None:
+        """Policy bundles, the final score of the best policy, and the closing table."""
+        settings = self.config.evaluation
+        self._write_policy("final", self.program.policy(self.state))
+        with self._timed("evaluation_s"):
+            result = self.evaluate(
+                self.best_policy if self.config.checkpointing.save_best else self.program.policy(self.state),
+                settings.final_split, settings.episodes, settings.seed, with_values=True,
+            )  # fmt: skip
+        report = {"epoch": self.memory.epoch, **result.to_json(), "config_hash": config_hash(self.config)}
+        write_json(self.run_dir / "eval" / f"final_{settings.final_split}.json", report)
+        labels = [str(case) for case in result.records["case"][0, :, 0]]
+        self._write_steps(result, labels, f"final_{settings.final_split}", singly=False)
+        self._draw()
+        print_table(score_table(result, f"{self.config.algo['name']} on {self.env.name}"))
+
+    def _draw(self) -> None:
+        # Imported here: matplotlib takes a second that a run need not wait for at its start.
+        from purerl.plot import draw_run
+
+        if self.config.logging.csv:
+            draw_run(self.run_dir)
+
+    def _diverged(self, bad: logging.BadMetric) -> int:
+        epoch = self.memory.epoch
+        update = epoch * self.plan.updates_per_epoch + bad.update + 1
+        kept = checkpoint.available(self.checkpoints)
+        last = f"last good checkpoint: epoch {kept[-1]}" if kept else "no checkpoint had been written"
+        seed = self.config.seed + bad.seed
+        print(
+            f"error: training diverged: metric '{bad.name}' is {bad.value} at update {update} "
+            f"(epoch {epoch + 1}, seed {seed}); {last}",
+            file=sys.stderr,
+        )
+        self._write_metadata("diverged", bad_metric=bad.name, bad_update=update, bad_seed=seed)
+        return EXIT_DIVERGED
+
+    def _save(self, is_new_best: bool = False) -> None:
+        settings, memory = self.config.checkpointing, self.memory
+        tree = {"state": self.state, "policy": self.program.policy(self.state), "best_policy": self.best_policy}
+        meta = {**dataclasses.asdict(memory), "config_hash": config_hash(self.config)}
+        with self._timed("checkpoint_s"):
+            skip = (lambda path: False) if settings.save_replay else _in_replay
+            checkpoint.save(self.checkpoints, memory.epoch, tree, meta, skip)
+            if is_new_best and memory.best_mean is not None:
+                checkpoint.mark_best(self.checkpoints, memory.epoch, memory.best_mean)
+            checkpoint.prune(self.checkpoints, settings.keep_periodic, settings.every_epochs)
+        self._write_metadata("running")
+
+    def _write_policy(self, name: str, policy: Any) -> None:
+        meta = {
+            "epoch": self.memory.epoch,
+            "best_scores": self.memory.best_scores,
+            "config_hash": config_hash(self.config),
+        }
+        checkpoint.write_tree(self.run_dir / "policy" / f"{name}.npz", policy, meta)
+
+    # Metadata
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self.times[name] += time.monotonic() - start
+
+    def _write_metadata(self, status: Status, **more: Any) -> None:
+        session = {name: round(seconds, 3) for name, seconds in self.times.items()}
+        values = {
+            **self.metadata,
+            "status": status,
+            "updated": _now(),
+            "epoch": self.memory.epoch,
+            "env_steps": self._env_steps(self.memory.epoch),
+            "wall_clock_s": round(self.wall_clock_before_s + time.monotonic() - self.started, 3),
+            "session": session,
+            **more,
+        }
+        write_json(self.run_dir / "metadata.json", values)
+
+
+def _in_replay(path: str) -> bool:
+    """Whether a leaf belongs to a replay buffer: the state field of that kind is called `ring` or `replay`."""
+    return any(name in path for name in (".ring", ".replay", "['ring']", "['replay']"))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _metadata(config: RunConfig, plan: Plan, resumed_dir: Path | None) -> dict[str, Any]:
+    """What does not change while the run lasts. `sessions` counts the processes that worked on it."""
+    path = resumed_dir / "metadata.json" if resumed_dir else None
+    earlier = json.loads(path.read_text()) if path and path.exists() else {}
+    packages = ("jax", "jaxlib", "numpy", "flax", "optax", "purerl")
+    return {
+        "created": earlier.get("created", _now()),
+        "sessions": earlier.get("sessions", 0) + 1,
+        "config_hash": config_hash(config),
+        "epochs": plan.epochs,
+        "updates_per_epoch": plan.updates_per_epoch,
+        "device": jax.devices()[0].device_kind,
+        "platform": jax.default_backend(),
+        "num_devices": jax.device_count(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in packages},
+        "git_commit": _git_commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """Commit of the source tree that this file is in, if it is one."""
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None

@@ -1,0 +1,41 @@
+"""The algorithm contract: a named tuple of pure functions over one declared state, in the manner of optax."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+State = Any
+Policy = Any
+Carry = Any
+HParams = Any
+Metrics = dict[str, jax.Array]
+
+
+class Algorithm(NamedTuple):
+    """An algorithm bound to an environment and a configuration.
+
+    `update` does a fixed amount of work, so whole-run training is a `lax.scan` of it, a resumable run is the same scan
+    cut into chunks, and seeds or hyper-parameters are a `vmap` around it.
+    """
+
+    init: Callable[[jax.Array, HParams], State]
+    """`(key, hparams)`: everything needed to resume, warm-up done."""
+    update: Callable[[State], tuple[State, Metrics]]
+    """`env_steps_per_update` environment steps and `gradient_steps_per_update` gradient steps; scalar metrics."""
+    policy: Callable[[State], Policy]
+    """Parameters and frozen normaliser: all that acting needs."""
+    act: Callable[[Policy, Carry, jax.Array, jax.Array | None, jax.Array, bool], tuple[jax.Array, Carry]]
+    """`(policy, carry, obs [..., A, d], mask, key, greedy)`: actions [..., A, ...] and the next carry."""
+    initial_carry: Callable[[tuple[int, ...]], Carry]
+    """Recurrent state at the start of an episode for a batch shape (without the agent axis)."""
+    hparams: HParams
+    """The configuration's numbers that may be traced and swept: a dataclass of scalars."""
+    env_steps_per_update: int
+    gradient_steps_per_update: int
+    warmup_env_steps: int
+    """Environment steps that `init` takes."""
+    num_updates: int
+    """Updates of the configured run."""
+    q_values: Callable[[Policy, jax.Array, jax.Array], jax.Array] | None = None
+    """`(policy, obs [T, N, d], action [T, N, k])`: estimates [critics, T, N] along episodes, where defined."""

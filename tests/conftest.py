@@ -1,0 +1,33 @@
+"""Fixtures that several test files share."""
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import pytest
+
+from envs_jax.bess.data import MarketDays, load_market
+from envs_jax.bess.params import limits_of
+
+
+@pytest.fixture
+def x64():
+    """The test runs in float64."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def market() -> MarketDays:
+    """The packaged Dutch days of 2021 and 2022."""
+    return load_market(None, limits_of("default"))
+
+
+@pytest.fixture(scope="session")
+def throughput():
+    """The module `benchmarks/throughput.py`: its plain plant is an independent reference of the physics."""
+    path = Path(__file__).parents[1] / "benchmarks" / "throughput.py"
+    spec = importlib.util.spec_from_file_location("throughput", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,186 @@
+"""The configuration: YAML without surprises, overrides, and one-line errors that name key and remedy."""
+
+import json
+
+import pytest
+
+from purerl import config
+from purerl.config import ConfigError, config_hash, first_difference, load_config, parse_yaml
+
+MINIMAL = """
+epochs: 2
+env: {name: bess}
+algo: {name: td3}
+"""
+
+
+@pytest.fixture
+def minimal(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def fails(path, *overrides) -> str:
+    with pytest.raises(ConfigError) as error:
+        load_config(path, overrides)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3e-4", 3e-4),
+        ("1e6", 1_000_000),
+        ("30_000", 30_000),
+        ("-1.5", -1.5),
+        (".5", 0.5),
+        ("010", 10),
+        ("1:30", "1:30"),
+        ("on", "on"),
+        ("no", "no"),
+        ("true", True),
+        ("null", None),
+        ("", None),
+        ("2021-01-01", "2021-01-01"),
+        ("2021-01-01..2021-12-31", "2021-01-01..2021-12-31"),
+        ("[1, 2.0]", [1, 2.0]),
+    ],
+)
+def test_scalars_mean_what_they_look_like(text, value):
+    got = parse_yaml(text)
+    assert got == value
+    assert type(got) is type(value)
+
+
+def test_defaults_are_resolved_and_survive_a_round_trip(minimal, tmp_path):
+    loaded = load_config(minimal)
+    assert loaded.evaluation.split == "val"
+    assert loaded.env["degradation_model"] == "nonlinear"
+    assert loaded.algo["tau"] == 0.01
+    again = tmp_path / "again.yaml"
+    again.write_text(loaded.to_yaml())
+    assert load_config(again) == loaded
+
+
+@pytest.mark.parametrize("awkward", ["3e-4", "1e6", "on", "null", "2021-01-01", "007", "a: b", ""])
+def test_text_that_looks_like_something_else_survives_a_round_trip(minimal, tmp_path, awkward):
+    loaded = load_config(minimal, [f"evaluation.split={json.dumps(awkward)}"])
+    assert loaded.evaluation.split == awkward
+    again = tmp_path / "again.yaml"
+    again.write_text(loaded.to_yaml())
+    assert load_config(again).evaluation.split == awkward
+
+
+def test_overrides_replace_values_and_create_sections(minimal):
+    loaded = load_config(
+        minimal,
+        [
+            "algo.actor_lr=3e-4",
+            "evaluation.early_stop.patience=3",
+            "env.train_dates=[2021-01-01..2021-06-30]",
+            "seed=7",
+        ],
+    )
+    assert loaded.algo["actor_lr"] == 3e-4
+    assert loaded.evaluation.early_stop.patience == 3
+    assert loaded.env["train_dates"] == ["2021-01-01..2021-06-30"]
+    assert loaded.seed == 7
+
+
+def test_the_algorithm_reads_back_the_resolved_section(minimal):
+    built = load_config(minimal, ["algo.batch_size=32", "algo.actor.hidden_sizes=[8, 8]"]).algorithm_config()
+    assert built.batch_size == 32
+    assert tuple(built.actor.hidden_sizes) == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("algo.btach_size=3", "override: unknown key 'algo.btach_size'; did you mean 'algo.batch_size'?"),
+        ("sead=3", "override: unknown key 'sead'; did you mean 'seed'?"),
+        ("env.limits.grid.poi_power_limit=3", "did you mean 'env.limits.grid.poi_power_limit_mw'?"),
+        ("batch_sise=3", "did you mean 'algo.batch_size'?"),
+        ("algo.reward_scal=3", "did you mean 'env.reward_scale'?"),
+        ("algo.tau=.nan", "algo.tau = nan: must be"),
+        ("evaluation.patience=3", "did you mean 'evaluation.early_stop.patience'?"),
+        ("algo.name=td4", "algo.name: unknown algorithm 'td4'; did you mean 'td3'?"),
+        ("env.name=bes", "env.name: unknown environment 'bes'; did you mean 'bess'?"),
+        ("algo.batch_size=many", "override: algo.batch_size = 'many': must be a valid integer"),
+        ("algo.batch_size=1.5", "algo.batch_size = 1.5"),
+        ("algo.batch_size=true", "algo.batch_size = True: must be a valid integer"),
+        ("algo.gamma=1.5", "algo.gamma = 1.5: must be less than or equal to 1"),
+        ("epochs=0", "epochs = 0: must be greater than or equal to 1"),
+        ("logging.csv=on", "logging.csv = 'on': write true or false"),
+        ("env.terminal=fre", "env.terminal = 'fre': must be 'free', 'value', 'penalty' or 'carry'"),
+        ("env.limits.bess.energy_capacity_mwh=-1", "env.limits.bess.energy_capacity_mwh = -1: must be greater than 0"),
+        ("env.limits.bess.soc_min=0.95", "env.limits.bess: soc_min 0.95 must be below soc_max 0.9"),
+        ("env.train_dates=3", "env.train_dates = 3: must be a valid string or must be a valid list"),
+        ("algo", "override 'algo': write dotted.key=value"),
+        (".a=1", "write dotted.key=value"),
+        ("seed.x=1", "'seed' is 1 and has no keys"),
+        ("seed=[1", "override 'seed=[1': the value is not YAML"),
+    ],
+)
+def test_errors_name_key_and_remedy(minimal, override, expected):
+    if override == "seed.x=1":
+        minimal.write_text(MINIMAL + "seed: 1\n")
+    assert expected in fails(minimal, override)
+
+
+def test_errors_of_the_file_name_the_file(minimal):
+    minimal.write_text(MINIMAL + "epoch: 3\n")
+    assert fails(minimal) == f"{minimal}: unknown key 'epoch'; did you mean 'epochs'?"
+
+
+def test_a_repeated_key_is_an_error_with_its_line(minimal):
+    minimal.write_text(MINIMAL + "epochs: 3\n")
+    assert fails(minimal) == f"{minimal}:5: key 'epochs' appears twice; keep one"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", "the file is empty"),
+        ("- a\n- b\n", "expected a mapping of keys"),
+        ("epochs: [1, 2\n", "expected ',' or ']'"),
+        ("a: b: c\n", ":1: mapping values are not allowed here"),
+        ("algo: {name: td3}\n", "missing key 'env.name'"),
+        ("env: {name: bess}\nalgo: 3\n", "missing key 'algo.name'"),
+    ],
+)
+def test_unusable_files(tmp_path, content, expected):
+    path = tmp_path / "c.yaml"
+    path.write_text(content)
+    assert expected in fails(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml: no such file"):
+        load_config(tmp_path / "nowhere.yaml")
+
+
+def test_merge_keys_of_yaml_work(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("base: &b {name: td3, tau: 0.02}\nenv: {name: bess}\nalgo: {<<: *b, tau: 0.03}\n")
+    assert parse_yaml(path.read_text())["algo"] == {"name": "td3", "tau": 0.03}
+
+
+def test_the_first_difference_ignores_logging(minimal):
+    old = load_config(minimal)
+    assert first_difference(old, load_config(minimal, ["logging.progress=false"])) is None
+    assert config_hash(old) == config_hash(load_config(minimal, ["logging.progress=false"]))
+    changed = load_config(minimal, ["algo.tau=0.5", "evaluation.early_stop.patience=2"])
+    assert first_difference(old, changed) == "algo.tau: 0.01 -> 0.5"
+    assert config_hash(old) != config_hash(changed)
+    stop = load_config(minimal, ["evaluation.early_stop.patience=2"])
+    assert first_difference(old, stop).startswith("evaluation.early_stop")
+
+
+def test_every_algorithm_of_the_table_has_config_and_make():
+    for name in config.ALGORITHMS:
+        module = config.importlib.import_module(config.ALGORITHMS[name])
+        assert module.Config.model_config["extra"] == "forbid"
+        assert callable(module.make)
