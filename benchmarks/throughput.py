@@ -138,7 +138,7 @@ def plain_wear(plant: Plant, wear: WearModel, battery: PlainBattery, power: floa
 def plain_observation(day: PlainDay, battery: PlainBattery, hour: int, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """The layout `base20` at an hour 0..23, float32 [20]."""
     to_peak = 0 if day.window[hour] else day.k1 - hour if hour < day.k1 else day.k2 - hour if hour < day.k2 else 21
-    depth = 0.0 if hour == 12 else battery.high - battery.low
+    depth = 0.0 if hour in (0, 12) else battery.high - battery.low
     values = np.array((
         hour, day.weekday, day.season, day.price[hour], day.reserve[hour], day.pv[hour], battery.soc, depth,
         *day.features, to_peak, battery.soc_prev, 2 * day.window[hour] - 1, 2 * day.cheap[hour] - 1,

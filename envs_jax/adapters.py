@@ -38,9 +38,13 @@ def with_agent_axis(env: Environment) -> Environment:
         observation_space=lambda params: _flat_space(env.observation_space(params)),
         action_space=lambda params: _space_with_agent(env.action_space(params)),
         action_mask=_optional(env.action_mask, lambda mask: mask[None]),
-        preview=(lambda obs, action, params: env.preview(obs[0], action[0], params)[None]) if env.preview else None,
+        preview=_for_agent(env.preview),
         guided_action=_optional(env.guided_action, lambda action: action[None]),
     )
+
+
+def _for_agent(preview: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    return None if preview is None else lambda obs, action, params: preview(obs[0], action[0], params)[None]
 
 
 def _optional(function: Callable[..., Any] | None, then: Callable[[Any], Any]) -> Callable[..., Any] | None:

@@ -45,9 +45,10 @@ def _check_observation(env: Environment, params: Params, obs: Any) -> None:
 def _check_types(env: Environment, params: Params, state: Any, obs: Any) -> None:
     """Types of one step, by abstract evaluation: what a scan carry needs to compile once."""
     action = env.action_space(params).sample(jax.random.key(0))
-    obs_next, state_next, reward, terminated, truncated, info = jax.eval_shape(
-        env.step, jax.random.key(0), state, action, params
-    )
+    *_, reward, terminated, truncated, _ = jax.eval_shape(env.step_env, jax.random.key(0), state, action, params)
+    for name, flag in (("terminated", terminated), ("truncated", truncated)):
+        assert flag.shape == () and flag.dtype == bool, f"{name} is {flag.dtype}{flag.shape}, not one boolean"
+    obs_next, state_next, *_, info = jax.eval_shape(env.step, jax.random.key(0), state, action, params)
     _, state_traced = jax.eval_shape(env.reset, jax.random.key(0), params)
     for path, before in jax.tree_util.tree_leaves_with_path(state_traced):
         assert not before.weak_type, f"state leaf {jax.tree_util.keystr(path)} is weakly typed after reset"
@@ -59,8 +60,6 @@ def _check_types(env: Environment, params: Params, state: Any, obs: Any) -> None
     reward_shape = () if env.num_agents is None else (env.num_agents,)
     assert reward.shape == reward_shape, f"reward shape {reward.shape} is not {reward_shape}"
     assert jnp.issubdtype(reward.dtype, jnp.floating), f"reward dtype {reward.dtype} is not real"
-    for name, flag in (("terminated", terminated), ("truncated", truncated)):
-        assert flag.shape == () and flag.dtype == bool, f"{name} is {flag.dtype}{flag.shape}, not one boolean"
     assert "final_observation" in info, "info has no final_observation"
     if env.action_mask is not None:
         mask = jax.eval_shape(env.action_mask, state, params)
@@ -116,23 +115,28 @@ def _close(a: Any, b: Any) -> jax.Array:
 
 
 def _check_vmap(env: Environment, params: Params, key: jax.Array) -> None:
-    keys = jax.random.split(key, _BATCH)
-    action_space = env.action_space(params)
+    # Keys and actions are drawn outside: what is compiled twice below is the environment alone.
+    key_reset, key_action, key_step = jax.random.split(key, 3)
+    shape = (_BATCH, _BATCH_STEPS)
+    actions = jax.jit(jax.vmap(jax.vmap(env.action_space(params).sample)))(jax.random.split(key_action, shape))
+    keys = jax.random.split(key_reset, _BATCH), jax.random.split(key_step, shape), actions
 
-    def play(key):
-        key_reset, key_steps = jax.random.split(key)
+    def play(key_reset, key_steps, actions):
         obs, state = env.reset(key_reset, params)
 
-        def body(state, key):
-            key_action, key_step = jax.random.split(key)
-            obs, state, reward, *_ = env.step(key_step, state, action_space.sample(key_action), params)
+        def body(state, x):
+            obs, state, reward, *_ = env.step(x[0], state, x[1], params)
             return state, (obs, reward)
 
-        _, history = jax.lax.scan(body, state, jax.random.split(key_steps, _BATCH_STEPS))
+        _, history = jax.lax.scan(body, state, (key_steps, actions))
         return obs, history
 
-    together = jax.jit(jax.vmap(play))(keys)
+    together = jax.jit(jax.vmap(play))(*keys)
     single = jax.jit(play)
+
+    def alone_at(index):
+        return single(*(x[index] for x in keys))
+
     for index in range(_BATCH):
-        for batch, alone in zip(jax.tree.leaves(together), jax.tree.leaves(single(keys[index])), strict=True):
+        for batch, alone in zip(jax.tree.leaves(together), jax.tree.leaves(alone_at(index)), strict=True):
             np.testing.assert_allclose(batch[index], alone, rtol=1e-4, atol=1e-5, err_msg="vmap differs from a loop")

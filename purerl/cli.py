@@ -1,6 +1,7 @@
 """What the commands share: a parser whose mistakes are one line, and exit codes for user errors. Imports no JAX."""
 
 import argparse
+import difflib
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -19,7 +20,10 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see --help)")
+        unknown = message.removeprefix("unrecognized arguments: ")
+        close = difflib.get_close_matches(unknown, list(self._option_string_actions), n=1)
+        hint = f"; did you mean {close[0]}?" if close and unknown != message else " (see --help)"
+        raise UsageError(f"{message}{hint}")
 
 
 def checkpoint_name(text: str) -> str | int:

@@ -165,11 +165,7 @@ class Writer(NamedTuple):
 
 
 def open_logs(run_dir: Path, config: RunConfig, resumed_epoch: int, resumed_env_steps: int) -> Writer:
-    """A writer for every format that is switched on; what lies beyond the resumed epoch is removed first.
-
-    Raises:
-        ConfigError: Weights & Biases is asked for and not installed.
-    """
+    """A writer for every format that is switched on; what lies beyond the resumed epoch is removed first."""
     settings = config.logging
     writers = []
     if settings.csv:
@@ -246,19 +242,24 @@ def _tensorboard_writer(directory: Path, resumed_epoch: int, resumed_env_steps: 
             path.unlink()
         else:
             _keep_events(path, resumed_env_steps)
-    from tensorboardX import SummaryWriter
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.summary import scalar
 
-    board = SummaryWriter(str(directory))
+    # Not `SummaryWriter`: its thread may still hold an epoch when the checkpoint of that epoch is written. The suffix
+    # keeps processes apart that start within one second, because the file's name has no finer time.
+    events = EventsWriter(str(directory / "events"), f".{resumed_epoch}")
 
     def write(epoch: Epoch) -> None:
         values = {**{_tag(k): v for k, v in epoch.means().items()}, **epoch.evaluation}
         values |= {f"speed/{name}": value for name, value in epoch.timing.items()}
         for tag, value in values.items():
             if value is not None:
-                board.add_scalar(tag.replace("eval_", "eval/", 1), value, epoch.env_steps)
-        board.flush()
+                summary = scalar(tag.replace("eval_", "eval/", 1), value)
+                events.write_event(Event(wall_time=time.time(), step=epoch.env_steps, summary=summary))
+        events.flush()
 
-    return Writer(write, board.close)
+    return Writer(write, events.close)
 
 
 def _tag(metric: str) -> str:
@@ -288,11 +289,19 @@ def read_events(path: Path) -> list[tuple[bytes, Any]]:
     return records
 
 
-def _wandb_writer(run_dir: Path, config: RunConfig) -> Writer:
+def require_packages(settings: Logging) -> None:
+    """Raise ConfigError if Weights & Biases is asked for and not installed."""
+    if settings.wandb is None:
+        return
     try:
-        import wandb
+        import wandb  # noqa: F401
     except ImportError as error:
         raise ConfigError("logging.wandb: wandb is not installed; pip install 'purerl[wandb]'") from error
+
+
+def _wandb_writer(run_dir: Path, config: RunConfig) -> Writer:
+    import wandb
+
     settings = config.logging.wandb
     assert settings is not None
     # One identity per run directory, so that a resumed run continues its own curves.

@@ -19,8 +19,8 @@ def init_lstm(key: jax.Array, in_dim: int, hidden: int, dtype: jnp.dtype = jnp.f
     key_x, key_h = jax.random.split(key)
     orthogonal = jax.nn.initializers.orthogonal()
     return {
-        "w_x": jax.nn.initializers.lecun_normal()(key_x, (in_dim, 4 * hidden), dtype),
-        "w_h": jnp.concatenate([orthogonal(k, (hidden, hidden), dtype) for k in jax.random.split(key_h, 4)], axis=1),
+        "w_x": jax.nn.initializers.lecun_uniform()(key_x, (in_dim, 4 * hidden), dtype),
+        "w_h": jnp.concatenate(list(jax.vmap(lambda k: orthogonal(k, (hidden, hidden), dtype))(jax.random.split(key_h, 4))), axis=1),
         "b": jnp.zeros((4 * hidden,), dtype).at[hidden : 2 * hidden].set(1.0),
     }
 

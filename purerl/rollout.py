@@ -37,10 +37,10 @@ class Steps(NamedTuple):
 
 
 class EpisodeSums(NamedTuple):
-    """Sums over the episodes that ended: divide by `count` for means."""
+    """Sums over the episodes that ended: divide by `episodes` for means."""
 
     total: dict[str, jax.Array]
-    count: jax.Array
+    episodes: jax.Array
 
 
 Act = Callable[[Worlds, jax.Array], tuple[jax.Array, Any, Any]]
@@ -85,6 +85,6 @@ def collect(
 
 def episode_means(sums: EpisodeSums) -> dict[str, jax.Array]:
     """Metrics `episode/<name>`: means over the episodes that ended; zero where none did (see `episode/count`)."""
-    count = jnp.maximum(sums.count, 1)
+    count = jnp.maximum(sums.episodes, 1)
     means = {f"episode/{name}": total / count for name, total in sums.total.items()}
-    return {**means, "episode/count": sums.count}
+    return {**means, "episode/count": sums.episodes}

@@ -178,6 +178,7 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> int:
     if resume and _is_complete(run_dir, config):
         print(f"{run_dir}: this run is already complete")
         return EXIT_OK
+    logging.require_packages(config.logging)
     trained = build(config)
     plan = plan_of(trained.algorithm.num_updates, config.epochs)
     _open_run_dir(config, run_dir, trained)

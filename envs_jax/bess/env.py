@@ -4,6 +4,7 @@ Reading order: parameters and state, reset, step (action -> command -> `physics.
 and `make`, which reads the data and binds everything to an `Environment`.
 """
 
+import dataclasses
 import warnings
 from typing import Any
 
@@ -126,13 +127,14 @@ class _Functions:
 
     def reset(self, key, params: BessParams):
         """A random day of the split; augmented where the configuration says so."""
-        key_day, key_soc, key_variation = jax.random.split(key, 3)
-        last_start = max(num_days(params.table) - self.days_per_episode + 1, 1)
-        index = jax.random.randint(key_day, (), 0, last_start)
+        key_start, key_variation = jax.random.split(key)
+        day_at, content_at = jax.random.uniform(key_start, (2,))
+        num_starts = max(num_days(params.table) - self.days_per_episode + 1, 1)
+        index = jnp.minimum((day_at * num_starts).astype(jnp.int32), num_starts - 1)
         plant = params.plant
         soc = jnp.asarray(plant.soc_init, params.table.price_eur_per_mwh.dtype)
         if self.config.soc_start == "uniform":
-            soc = jax.random.uniform(key_soc, (), soc.dtype, plant.soc_min, plant.soc_max)
+            soc = (plant.soc_min + content_at * (plant.soc_max - plant.soc_min)).astype(soc.dtype)
         return self._start(key_variation, index, soc, params, augment=self.config.augmentation.enabled)
 
     def reset_case(self, key, index, params: BessParams):
@@ -201,8 +203,8 @@ class _Functions:
             0.0,
         )
         reward = self._reward(state, battery, outcome, price, reserve, pv, terminal_eur, params)
-        state_next = state.replace(
-            hour=hour + 1, battery=battery, soc_prev=state.battery.soc, days_left=jnp.maximum(days_left, 0)
+        state_next = dataclasses.replace(
+            state, hour=hour + 1, battery=battery, soc_prev=state.battery.soc, days_left=jnp.maximum(days_left, 0)
         )
         if self.days_per_episode > 1:
             state_next = self._roll_over(key, state_next, last_hour & ~day_over, params)
@@ -248,7 +250,8 @@ class _Functions:
         """The next day of a multi-day episode; the content of the battery stays."""
         index = jnp.minimum(state.day_index + at_midnight, num_days(params.table) - 1)
         day = self._day(key, index, params, self.config.augmentation.enabled)
-        return state.replace(
+        return dataclasses.replace(
+            state,
             day=jax.tree.map(lambda new, old: jnp.where(at_midnight, new, old), day, state.day),
             day_index=index,
             hour=jnp.where(at_midnight, 0, state.hour),

@@ -106,7 +106,7 @@ def base_features(day: Day, view: View, hour, battery: Battery, soc_prev) -> jax
     between = jnp.where(hour < day.k_morning, day.k_morning - hour, day.k_evening - hour)
     outside = jnp.where(hour > day.k_evening, AFTER_PEAKS_H, between)
     time_to_peak = jnp.where(day.in_window[hour], 0, outside)
-    depth = jnp.where(hour == half, 0.0, battery.soc_high - battery.soc_low)
+    depth = jnp.where(hour % half == 0, 0.0, battery.soc_high - battery.soc_low)
     features = (
         hour, day.weekday, day.season, price[hour], view.reserve[hour], view.pv[hour], battery.soc, depth,
         jnp.max(price[:half]), jnp.max(price[half:]), day.k_morning, day.k_evening, jnp.min(price), jnp.argmin(price),

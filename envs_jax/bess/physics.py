@@ -173,7 +173,9 @@ def advance_battery(plant: Plant, rules: Rules, battery: Battery, hour, power_mw
         case "cycle_curve":
             wear = throughput_mwh * curve_factor(plant, high - low) * plant.cycle_cost_eur_per_mwh / 2
         case "segment":
-            wear = sum(taken[i] * plant.segment_cost_eur_per_mwh[i] for i in range(SEGMENTS))
+            wear = taken[0] * plant.segment_cost_eur_per_mwh[0]
+            for i in range(1, SEGMENTS):
+                wear = wear + taken[i] * plant.segment_cost_eur_per_mwh[i]
     return Battery(soc=soc, soc_high=high, soc_low=low, segments_mwh=segments), wear
 
 

@@ -70,7 +70,7 @@ def days_figure(hourly: pd.DataFrame) -> Figure:
         content.set_ylim(0, 1)
         for ax, label, first in ((above, "price, EUR/MWh", True), (below, "battery, MW (+ discharge)", True),
                                  (sun, "PV, MW", False), (content, "state of charge", False)):  # fmt: skip
-            if first and column == 0 or not first and column == len(days) - 1:
+            if (first and column == 0) or (not first and column == len(days) - 1):
                 ax.set_ylabel(label)
         if column == 0:
             for pair in ((above, sun), (below, content)):

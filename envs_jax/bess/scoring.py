@@ -134,6 +134,9 @@ def make_scoring(
     return score, Reporter("hourly", cases, table)
 
 
+FLOAT32_EUR = 0.05
+"""Round-off of a day's profit in float32: a policy that idles is not below idling."""
+
 NEED_A_PLAN = ("lp_persistence",)
 """Baselines that carry out a perfect-foresight plan."""
 
@@ -156,14 +159,13 @@ def _rolling_lp(config: BessConfig, rules: Rules, reset_case, params) -> np.ndar
         batteries = jax.vmap(lambda soc: physics.fresh_battery(params.plant, soc))(start)
         run = jax.jit(jax.vmap(lambda *x: physics.run_hour(params.plant, rules, *x)[0], (0, None, 0, 0, 0, 0)))
 
-        def step(hour: int, power_mw: np.ndarray):
+        def step(hour: int, power_mw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             nonlocal batteries
             batteries = run(batteries, hour, power_mw, *(x[:, hour] for x in actual))
             return np.asarray(batteries.soc), np.asarray(batteries.segments_mwh)
 
-        return rolling_horizon(
-            params.plant, rules, *(np.asarray(x, float) for x in (seen.price, seen.reserve, seen.pv)), step
-        )
+        price, reserve, pv = (np.asarray(x, float) for x in (seen.price, seen.reserve, seen.pv))
+        return rolling_horizon(params.plant, rules, price, reserve, pv, step)
 
 
 def _by_month(dates: np.ndarray, profit: np.ndarray, rules_eur: Mapping[str, np.ndarray], best) -> list[dict[str, Any]]:
@@ -181,7 +183,9 @@ def _by_month(dates: np.ndarray, profit: np.ndarray, rules_eur: Mapping[str, np.
 
 def _months_below(dates: np.ndarray, profit: np.ndarray, idle: np.ndarray) -> list[str]:
     months = dates.astype("datetime64[M]")
-    return [str(m) for m in np.unique(months) if float(np.sum((profit - idle)[months == m])) < 0]
+    return [
+        str(m) for m in np.unique(months) if np.sum((profit - idle)[months == m]) < -FLOAT32_EUR * np.sum(months == m)
+    ]
 
 
 def _use(config: BessConfig, records: Mapping[str, np.ndarray]) -> dict[str, Any]:

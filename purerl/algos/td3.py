@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
+from envs_jax.spaces import Box
 from purerl import rollout
 from purerl.buffers import Ring, Sequences, make_ring, push, sample_indices, take
 from purerl.networks import Core, Head, NetworkConfig, initial_carry
@@ -120,15 +121,15 @@ class Config(BaseModel):
 class HParams:
     """The numbers that may be traced: a sweep over them compiles once."""
 
-    gamma: float
-    tau: float
-    actor_lr: float
-    critic_lr: float
-    target_noise: float
-    noise_clip: float
-    initial_noise_std: float
-    final_noise_std: float
-    saturation_penalty: float
+    gamma: jax.Array
+    tau: jax.Array
+    actor_lr: jax.Array
+    critic_lr: jax.Array
+    target_noise: jax.Array
+    noise_clip: jax.Array
+    initial_noise_std: jax.Array
+    final_noise_std: jax.Array
+    saturation_penalty: jax.Array
 
 
 class Pair(NamedTuple):
@@ -139,16 +140,23 @@ class Pair(NamedTuple):
 
 
 @struct.dataclass
-class State:
+class Learner:
+    """What gradient steps change."""
+
     params: Pair
     target: Pair
     optimizer: Pair
+    gradient_steps: jax.Array
+
+
+@struct.dataclass
+class State:
+    learner: Learner
     ring: Ring
     worlds: rollout.Worlds
     key: jax.Array
     updates: jax.Array
     """Update calls done."""
-    gradient_steps: jax.Array
     hparams: HParams
 
 
@@ -175,6 +183,8 @@ class Actions(NamedTuple):
 
 def action_range(env: Environment, env_params, output_activation: str) -> Actions:
     box = env.action_space(env_params)
+    if not isinstance(box, Box):
+        raise ValueError(f"TD3 needs continuous actions, {env.name} has {box}")
     low, high = (np.broadcast_to(np.asarray(bound, np.float32), box.shape)[0] for bound in (box.low, box.high))
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ValueError(f"TD3 needs a bounded action space, {env.name} has [{low}, {high}]")
@@ -198,15 +208,15 @@ class Nets:
     def _init_actor(self, key):
         key_core, key_head = jax.random.split(key)
         xs = jnp.zeros((1, 1, self.obs_dim))
-        core = self.actor_core.init(key_core, xs)
+        core: Any = self.actor_core.init(key_core, xs)
         return {"core": core, "head": self.actor_head.init(key_head, self.actor_core.apply(core, xs))}
 
     def _init_critic(self, key):
         key_core, key_head = jax.random.split(key)
         recurrent = self.config.critic.recurrent
         xs = jnp.zeros((1, 1, self.obs_dim + (self.action_dim if recurrent else 0)))
-        core = self.critic_core.init(key_core, xs)
-        features = self.critic_core.apply(core, xs)
+        core: Any = self.critic_core.init(key_core, xs)
+        features: Any = self.critic_core.apply(core, xs)
         if not (recurrent and self.config.critic_arch == "concat"):
             features = jnp.concatenate([features, jnp.zeros((1, 1, self.action_dim))], axis=-1)
         if self.preview is not None:
@@ -219,7 +229,8 @@ class Nets:
         return self.actor_head.apply(params["head"], self.actor_core.apply(params["core"], obs))
 
     def actor_step(self, params, carry, obs):
-        carry, features = self.actor_core.apply(params["core"], carry, obs, method="step")
+        step: Any = self.actor_core.apply(params["core"], carry, obs, method="step")
+        carry, features = step
         return carry, self.actor_head.apply(params["head"], features)
 
     def history(self, critics, obs, action):
@@ -239,8 +250,8 @@ class Nets:
         padded = jnp.concatenate([action, jnp.zeros_like(action[:1])])[: obs.shape[0]]
 
         def body(carry, x):
-            after, _ = self.critic_core.apply(params["core"], carry, x, method="step")
-            return after, carry
+            step: Any = self.critic_core.apply(params["core"], carry, x, method="step")
+            return step[0], carry
 
         inputs = jnp.concatenate([obs, padded], axis=-1)
         _, before = jax.lax.scan(body, initial_carry(self.config.critic, obs.shape[1:2]), inputs)
@@ -255,13 +266,13 @@ class Nets:
         if self.config.critic.recurrent and self.config.critic_arch == "concat":
             before, obs = history
             inputs = jnp.concatenate([obs, action], axis=-1)
-            _, features = self.critic_core.apply(params["core"], before, inputs, method="step")
+            features: Any = self.critic_core.apply(params["core"], before, inputs, method="step")[1]
         else:
             features = jnp.concatenate([history, action], axis=-1)
-        if seen is None:
-            return self.critic_head.apply(params["head"], features)[..., 0]
-        features = jnp.concatenate([features, seen], axis=-1)
-        return seen[..., 0] + self.critic_head.apply(params["head"], features)[..., 0]
+        if seen is not None:
+            features = jnp.concatenate([features, seen], axis=-1)
+        value: Any = self.critic_head.apply(params["head"], features)
+        return value[..., 0] if seen is None else seen[..., 0] + value[..., 0]
 
 
 def reduce_twins(values, how: str):
@@ -331,7 +342,8 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
         rule = optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(1e-4))
     else:
         rule = scale[config.optimizer]()
-    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), rule)
+    # On one flat vector: dozens of small leaves would cost more in overhead and compile time than in arithmetic.
+    return optax.flatten(optax.chain(optax.clip_by_global_norm(config.max_grad_norm), rule))
 
 
 def hparams_of(config: Config) -> HParams:
@@ -382,7 +394,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         std = noise_std(config, state.hparams, state.updates)
 
         def choose(worlds, key):
-            action, carry = act(state.params, worlds.carry, worlds.obs, None, None, False)
+            action, carry = act(state.learner.params, worlds.carry, worlds.obs, None, None, False)
             noise = std * jax.random.normal(key, action.shape)
             return actions.clip(action / actions.unit + noise) * actions.unit, carry, None
 
@@ -432,14 +444,16 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         (worlds, ring), _ = jax.lax.scan(fill, (worlds, ring), jax.random.split(key_warm, warmup_pushes))
         zero = jnp.zeros((), jnp.int32)
         return State(
-            params=params,
-            target=jax.tree.map(jnp.copy, params),  # donated state: the same buffer must not appear twice
-            optimizer=Pair(optimizer.init(params.actor), optimizer.init(params.critics)),
+            learner=Learner(
+                params=params,
+                target=jax.tree.map(jnp.copy, params),  # donated state: the same buffer must not appear twice
+                optimizer=Pair(optimizer.init(params.actor), optimizer.init(params.critics)),
+                gradient_steps=zero,
+            ),
             ring=ring,
             worlds=worlds,
             key=key_run,
-            updates=zero,
-            gradient_steps=zero,
+            updates=jnp.copy(zero),
             hparams=hparams,
         )
 
@@ -454,10 +468,11 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         critics, critic_opt = apply_gradient(gradient, opt.critics, params.critics, rate)
         return loss, q, history, optax.global_norm(gradient), critics, critic_opt
 
-    def gradient_block(state: State, ring: Ring, block):
+    def gradient_block(learner: Learner, ring: Ring, indices, key, h: HParams):
         """`policy_delay` critic updates, an actor update with the last of them, and the target update."""
-        params, opt, target, gradient_steps = state
-        indices, key, h = block
+        params, opt, target, gradient_steps = (
+            learner.params, learner.optimizer, learner.target, learner.gradient_steps,
+        )  # fmt: skip
         for k in range(config.policy_delay):
             key, key_noise = jax.random.split(key)
             batch = to_batch(take(ring, indices[k]))
@@ -489,7 +504,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
             "actor_grad_norm": optax.global_norm(gradient),
             "saturation": saturation,
         }
-        return (params, opt, target, gradient_steps), metrics
+        return Learner(params, target, opt, gradient_steps), metrics
 
     def update(state: State):
         key, key_collect, key_draw, key_blocks = jax.random.split(state.key, 4)
@@ -501,26 +516,16 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         # All item numbers of an update in one draw: many small draws would cost more than the gather.
         indices = sample_indices(ring, key_draw, (blocks, config.policy_delay, config.batch_size))
         keys = jax.random.split(key_blocks, blocks)
-        carry = (state.params, state.optimizer, state.target, state.gradient_steps)
-        carry, losses = jax.lax.scan(lambda c, x: gradient_block(c, ring, (*x, state.hparams)), carry, (indices, keys))
+        learner, losses = jax.lax.scan(
+            lambda learner, block: gradient_block(learner, ring, *block, state.hparams), state.learner, (indices, keys)
+        )
         metrics = {name: jnp.mean(values) for name, values in losses.items()}
         metrics |= rollout.episode_means(sums)
         metrics["noise_std"] = noise_std(config, state.hparams, state.updates)
-        metrics["learning_rate_factor"] = learning_rate_factor(config, state.gradient_steps)
+        metrics["learning_rate_factor"] = learning_rate_factor(config, state.learner.gradient_steps)
         if config.sequence_length > 1:
-            metrics["q_start_bias"] = start_bias(state.params, steps)
-        params, opt, target, gradient_steps = carry
-        return State(
-            params=params,
-            target=target,
-            optimizer=opt,
-            ring=ring,
-            worlds=worlds,
-            key=key,
-            updates=state.updates + 1,
-            gradient_steps=gradient_steps,
-            hparams=state.hparams,
-        ), metrics
+            metrics["q_start_bias"] = start_bias(state.learner.params, steps)
+        return State(learner, ring, worlds, key, state.updates + 1, state.hparams), metrics
 
     def start_bias(policy, steps):
         """Mean Q(o_0, pi(o_0)) of the collected episodes less the mean of what they returned."""
@@ -537,7 +542,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
     return Algorithm(
         init=init,
         update=update,
-        policy=lambda state: state.params,
+        policy=lambda state: state.learner.params,
         act=act,
         initial_carry=empty_memory,
         hparams=hparams_of(config),

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from helpers import keep_compiled_programs, register_fakes
 
-from conftest import keep_compiled_programs, register_fakes
 from purerl import checkpoint, logging, train
 
 
@@ -66,13 +66,15 @@ match moment:
     case "between the logs and the checkpoint":
         checkpoint.save = on_call(2, checkpoint.save)
     case "inside a checkpoint write":
-        np.savez = on_call(4, savez, half_a_checkpoint)
+        np.savez = on_call(2, savez, half_a_checkpoint)  # the first is the best policy
     case "before the rename of a checkpoint":
         os.replace = replace_or_die
     case "inside a line of the logs":
         logging.open_logs = logs_with_a_torn_line
     case "at a random write":
-        os.fsync = on_call(random.randint(1, 12), os.fsync)
+        number = random.randint(1, 12)
+        print("write", number, file=sys.stderr)
+        os.fsync = on_call(number, os.fsync)
     case "never":
         pass
     case _:

@@ -4,15 +4,17 @@ import csv
 import json
 import os
 import signal
+import sys
+from types import SimpleNamespace
 
+import fake
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import arrays, assert_same_run, bits, logs
 
-import fake
 import purerl
-from conftest import arrays, assert_same_run, bits, logs
 from purerl import checkpoint, evaluation, runner, train
 from purerl.config import load_config
 from purerl.runner import Plan, plan_of
@@ -43,13 +45,14 @@ def test_chunked_equals_whole_bit_for_bit(config_file, finished_run):
     assert len(logged) == 18
 
 
-def test_whole_runs_vmap_over_keys_and_hyper_parameters(config_file):
+def test_whole_runs_vmap_over_keys_and_hyper_parameters(config_file, finished_run):
     train_run = purerl.make_train(load_config(config_file))
     keys = jnp.stack([jax.random.key(seed) for seed in (3, 4)])
     states, metrics = jax.jit(jax.vmap(train_run))(keys)
     assert metrics["loss"].shape == (2, 18)
-    single, _ = jax.jit(train_run)(keys[1])
-    np.testing.assert_allclose(states.weights[1], single.weights, rtol=1e-6)
+    alone = last_state(finished_run, config_file)
+    np.testing.assert_allclose(states.weights[0], alone.weights, rtol=1e-6)
+    assert not np.allclose(states.weights[1], alone.weights)
 
     rates = fake.HParams(jnp.array([0.1, 0.3]))
     swept, _ = jax.jit(jax.vmap(train_run, (None, 0)))(keys[0], rates)
@@ -223,6 +226,14 @@ def test_csv_has_one_row_per_epoch_with_counters_episodes_and_scores(finished_ru
     assert jsonl[5]["eval_score"] == pytest.approx(float(rows[1]["eval_score"]), rel=1e-7)
 
 
+def test_tensorboard_has_the_numbers_of_the_csv(finished_run):
+    content = logs(finished_run)
+    curve = [(step, value) for step, tag, value in content["tensorboard"] if tag == "train/loss"]
+    assert curve == [(int(row["env_steps"]), pytest.approx(float(row["loss"]), rel=1e-6)) for row in content["csv"]]
+    tags = {tag for _, tag, _ in content["tensorboard"]}
+    assert {"episode/return", "eval/score", "eval/percent_of_bound"} <= tags
+
+
 def test_many_updates_per_epoch_become_one_line_per_epoch(config_file, tmp_path):
     run_dir = tmp_path / "run"
     overrides = ["algo.total_env_steps=2040", "epochs=2", "checkpointing.every_epochs=2"]
@@ -238,6 +249,22 @@ def test_formats_can_be_switched_off_and_progress_is_ten_lines(config_file, tmp_
     assert not (run_dir / "metrics.jsonl").exists()
     assert not list((run_dir / "tensorboard").iterdir())
     assert capsys.readouterr().out.count("env steps/s") == 10
+
+
+def test_weights_and_biases_gets_every_epoch_under_one_identity(config_file, tmp_path, monkeypatch):
+    calls = []
+    board = SimpleNamespace(
+        log=lambda row, step: calls.append((step, row["epoch"])), finish=lambda: calls.append("finish")
+    )
+    wandb = SimpleNamespace(init=lambda **settings: calls.append(settings) or board)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    run_dir = tmp_path / "run"
+    arguments = ["--config", str(config_file), "--run-dir", str(run_dir), "logging.wandb.project=batteries"]
+    assert train.main(arguments) == 0
+    settings, *rows, end = calls
+    assert (settings["project"], settings["id"], settings["dir"]) == ("batteries", "run", str(run_dir))
+    assert rows == [(20 + 60 * epoch, epoch) for epoch in range(1, 7)]
+    assert end == "finish"
 
 
 def test_an_uneven_plan_is_announced(config_file, tmp_path, capsys):

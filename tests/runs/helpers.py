@@ -1,0 +1,90 @@
+"""What the tests of whole runs share: the base configuration, comparing runs, and names for the probe."""
+
+import csv
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import yaml
+
+import envs_jax
+from purerl import config
+from purerl.logging import TIMING_COLUMNS, read_events
+
+BASE = {
+    "seed": 3,
+    "epochs": 6,
+    "device": "cpu",
+    "env": {"name": "track"},
+    "algo": {"name": "fake", "total_env_steps": 360},
+    "evaluation": {"every_epochs": 2},
+    "checkpointing": {"every_epochs": 2, "keep_periodic": 1},
+}
+
+
+def register_fakes(setitem) -> None:
+    """Names for the probe environment and learner that a configuration can use."""
+    setitem(envs_jax.registered_envs, "track", "fake:make_env")
+    setitem(envs_jax.config_models, "track", "fake:EnvConfig")
+    setitem(config.ALGORITHMS, "fake", "fake")
+
+
+def write_config(directory: Path) -> Path:
+    path = directory / "track.yaml"
+    path.write_text(yaml.safe_dump(BASE))
+    return path
+
+
+def keep_compiled_programs(directory: Path) -> None:
+    """Most tests compile the same few programs; on a busy machine that would be most of their time."""
+    jax.config.update("jax_compilation_cache_dir", str(directory))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def arrays(path: Path) -> dict[str, bytes]:
+    """Every leaf of a checkpoint as bytes, without the header, which holds the wall-clock."""
+    with np.load(path) as file:
+        return {name: file[name].tobytes() for name in file.files if name != "__header__"}
+
+
+def logs(run_dir: Path) -> dict:
+    """All that a run logged, without times."""
+    with open(run_dir / "training_progress.csv") as stream:
+        rows = [{k: v for k, v in row.items() if k not in TIMING_COLUMNS} for row in csv.DictReader(stream)]
+    scalars = [
+        (event.step, value.tag, value.simple_value)
+        for path in sorted((run_dir / "tensorboard").iterdir())
+        for _, event in read_events(path)
+        for value in event.summary.value
+        if not value.tag.startswith("speed/")
+    ]
+    return {
+        "csv": rows,
+        "jsonl": [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()],
+        "tensorboard": sorted(scalars),
+    }
+
+
+def assert_same_run(run_dir: Path, reference: Path) -> None:
+    """Same logs, same checkpoints, same policies, same scores, bit for bit."""
+    expected = logs(reference)
+    for kind, content in logs(run_dir).items():
+        assert content == expected[kind], kind
+    for name in ("checkpoints", "policy"):
+        kept = sorted(path.name for path in (reference / name).glob("*.npz"))
+        assert {"epoch_000006.npz", "best.npz"} & set(kept)
+        assert sorted(path.name for path in (run_dir / name).glob("*.npz")) == kept
+        for file in kept:
+            assert arrays(run_dir / name / file) == arrays(reference / name / file), file
+    for file in ("eval/final_test.json", "checkpoints/best.json"):
+        assert json.loads((run_dir / file).read_text()) == json.loads((reference / file).read_text())
+
+
+def bits(tree):
+    def leaf_bits(leaf):
+        raw = jax.random.key_data(leaf) if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        return np.asarray(raw).tobytes()
+
+    return jax.tree.map(leaf_bits, tree)
