@@ -41,6 +41,7 @@ from purerl.evaluation import (
 from purerl.types import Algorithm
 
 EXIT_OK, EXIT_DIVERGED = 0, 3
+SMALL_WARMUP_SPAN = 0.8
 
 Status = Literal["running", "finished", "early_stopped", "interrupted", "diverged"]
 
@@ -97,20 +98,25 @@ class Program(NamedTuple):
 def program_of(algorithm: Algorithm, config: RunConfig, updates_per_epoch: int) -> Program:
     """The run's functions of the state; with several seeds every leaf of the state has a leading seed axis."""
     if config.num_seeds == 1:
-        keys = jax.random.key(config.seed)
         init, update, policy = algorithm.init, algorithm.update, lambda s: _add_seed_axis(algorithm.policy(s))
     else:
-        keys = jnp.stack([jax.random.key(config.seed + i) for i in range(config.num_seeds)])
         init, update, policy = (
             jax.vmap(algorithm.init, (0, None)), jax.vmap(algorithm.update), jax.vmap(algorithm.policy),
         )  # fmt: skip
     hparams = jax.tree.map(jnp.asarray, algorithm.hparams)
     return Program(
-        init=lambda: jax.jit(init)(keys, hparams),
+        init=lambda: jax.jit(init)(_seed_keys(config), hparams),
         chunk=jax.jit(lambda state: _scan_updates(update, state, updates_per_epoch), donate_argnums=0),
         # A copy, because a jitted function hands back its own input, and that is donated to the next chunk.
         policy=jax.jit(lambda state: jax.tree.map(jnp.copy, policy(state))),
     )
+
+
+def _seed_keys(config: RunConfig) -> jax.Array:
+    """The key of `seed`, or the keys of `seed`, `seed + 1`, ... of as many single runs."""
+    if config.num_seeds == 1:
+        return jax.random.key(config.seed)
+    return jax.vmap(jax.random.key)(config.seed + jnp.arange(config.num_seeds))
 
 
 def _add_seed_axis(policy: Any) -> Any:
@@ -269,6 +275,7 @@ class _Session:
             with self._timed("init_s"):
                 like = jax.block_until_ready(self.program.init())
         if not saved:
+            self._report_warmup(like)
             return like, self.program.policy(like)
         tree_like = {"state": like, "best_policy": jax.eval_shape(self.program.policy, like)}
         fill = not self.config.checkpointing.save_replay
@@ -276,6 +283,17 @@ class _Session:
         self.memory = Memory(**{field.name: meta[field.name] for field in dataclasses.fields(Memory)})
         print(f"resumed after epoch {self.memory.epoch}")
         return tree["state"], tree["best_policy"]
+
+    def _report_warmup(self, state: Any) -> None:
+        """What the first actions were like: a replay without one side of the range cannot teach it."""
+        report = self.algorithm.warmup_report
+        if report is None:
+            return
+        lifted = report if self.config.num_seeds == 1 else jax.vmap(report)
+        values = {name: float(np.mean(value)) for name, value in jax.jit(lifted)(state).items()}
+        print("warm-up actions: " + ", ".join(f"{name} {value:.0%}" for name, value in values.items()))
+        if values.get("span", 1.0) < SMALL_WARMUP_SPAN:
+            print(f"warning: the warm-up covers only {values['span']:.0%} of the action range", file=sys.stderr)
 
     def _print_plan(self) -> None:
         a, plan, seeds = self.algorithm, self.plan, self.config.num_seeds

@@ -39,3 +39,5 @@ class Algorithm(NamedTuple):
     """Updates of the configured run."""
     q_values: Callable[[Policy, jax.Array, jax.Array], jax.Array] | None = None
     """`(policy, obs [T, N, d], action [T, N, k])`: estimates [critics, T, N] along episodes, where defined."""
+    warmup_report: Callable[[State], Metrics] | None = None
+    """`(fresh state)`: what the actions of the warm-up were like, as scalars for the screen."""

@@ -34,6 +34,8 @@ from purerl.types import Algorithm
 
 SATURATED = 0.95
 """Share of the half range from which an action counts as saturated."""
+IDLE = 0.05
+"""Actions up to this magnitude (in units) count as idle in the report of the warm-up."""
 
 
 class LrSchedule(BaseModel):
@@ -527,6 +529,19 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
             metrics["q_start_bias"] = start_bias(state.learner.params, steps)
         return State(learner, ring, worlds, key, state.updates + 1, state.hparams), metrics
 
+    def warmup_report(state: State):
+        """Shares of negative, idle and positive actions in a fresh replay, and the share of the range they span."""
+        filled = jnp.arange(capacity) < state.ring.size
+        action, weight = state.ring.data.action[..., 0], filled[None, :, None] / jnp.sum(filled)
+        share = lambda where: jnp.mean(jnp.sum(where * weight, axis=1))  # noqa: E731
+        covered = jnp.where(filled[None, :, None], action, action[0, 0, 0])
+        return {
+            "negative": share(action < -IDLE),
+            "idle": share(jnp.abs(action) <= IDLE),
+            "positive": share(action > IDLE),
+            "span": (jnp.max(covered) - jnp.min(covered)) / (actions.high[0] - actions.low[0]),
+        }
+
     def start_bias(policy, steps):
         """Mean Q(o_0, pi(o_0)) of the collected episodes less the mean of what they returned."""
         obs = steps.obs[:1].reshape(1, -1, obs_dim)
@@ -551,4 +566,5 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         warmup_env_steps=warmup_pushes * config.env_steps(),
         num_updates=max(config.total_env_steps // config.env_steps(), 1),
         q_values=q_values,
+        warmup_report=warmup_report,
     )

@@ -1,0 +1,63 @@
+"""Train a configuration as a user does, score its best policy, and keep the record.
+
+    python benchmarks/learning.py configs/bess_td3.yaml --seeds 5
+    python benchmarks/learning.py configs/bess_td3.yaml --data de2018=prices.csv env.zone=DE
+
+The commands are the project's own, in processes of their own, so the wall-clock includes imports and compilation.
+`--data NAME=FILE` also scores the policy on every day of another price table, with the overrides that follow.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import record
+
+
+def run(*arguments: str) -> float:
+    """Wall-clock of one command in seconds."""
+    start = time.monotonic()
+    subprocess.run([sys.executable, "-m", *arguments], check=True)
+    return time.monotonic() - start
+
+
+def score(run_dir: Path, *arguments: str) -> dict[str, Any]:
+    """What `purerl.evaluate` reports, without the table by month."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        seconds = run("purerl.evaluate", "--run", str(run_dir), "--json", file.name, *arguments)
+        report = json.loads(Path(file.name).read_text())
+    report["detail"].pop("months", None)
+    report.pop("run", None)
+    return {**report, "evaluation_wall_clock_s": round(seconds, 1)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--seeds", type=int, default=1, help="trained at once")
+    parser.add_argument("--name", help="of the record (default: from the configuration and the seeds)")
+    parser.add_argument("--run-dir", type=Path, help="keep the run here")
+    parser.add_argument("--data", metavar="NAME=FILE", help="another price table to score on")
+    parser.add_argument("overrides", nargs="*", help="env.key=value for the other price table")
+    args = parser.parse_intermixed_args()
+
+    before = record.machine()
+    run_dir = args.run_dir or Path(tempfile.mkdtemp()) / "run"
+    train_s = run("purerl.train", "--config", str(args.config), "--run-dir", str(run_dir), f"num_seeds={args.seeds}")
+    values: dict[str, Any] = {"train_wall_clock_s": round(train_s, 1), "test": score(run_dir)}
+    metadata = json.loads((run_dir / "metadata.json").read_text())
+    values["session"] = metadata["session"]
+    if args.data:
+        name, _, file = args.data.partition("=")
+        values[name] = score(run_dir, "--data", file, *args.overrides)
+    path = record.write(args.name or f"{args.config.stem}_{args.seeds}_seeds", values, before)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

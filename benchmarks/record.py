@@ -1,0 +1,47 @@
+"""One JSON record per measurement: command, commit, machine, date, values. Shared by the benchmark scripts."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """Processor model and cores, nothing that names the machine."""
+    model = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return {"cpu": model, "cores": os.cpu_count(), "load_1min_before": round(os.getloadavg()[0], 2)}
+
+
+def commit() -> str:
+    """Short commit of the checkout, with a mark where the working tree differs from it."""
+    root = Path(__file__).parents[1]
+    answer = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=root, capture_output=True, text=True, check=False
+    )
+    return answer.stdout.strip() or "unknown"
+
+
+def write(name: str, values: dict[str, Any], before: dict[str, Any]) -> Path:
+    """Write `benchmarks/results/<name>.json`; `before` is what `machine()` said when the measurement started."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    record = {
+        "command": command,
+        "commit": commit(),
+        "machine": before,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "values": values,
+    }
+    path.write_text(json.dumps(record, indent=2) + "\n")
+    return path
