@@ -8,25 +8,18 @@ observations, the two measurements, the record written to `benchmarks/results/`.
 """
 
 import argparse
-import datetime
-import json
-import os
-import platform
 import statistics
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import record
 
 import envs_jax
 from envs_jax.bess.params import HOURS, Plant, WearModel
 
-RESULTS = Path(__file__).parent / "results"
 LAYOUTS = ("base20", "curve", "rel")
 WEAR_MODELS = ("nonlinear", "segment")
 SAME_MONEY_EUR = 0.05
@@ -251,69 +244,32 @@ def _measured(steps: int, seconds: list[float], compile_s: float) -> Measurement
     return Measurement(steps / statistics.median(seconds), steps / max(seconds), steps / min(seconds), compile_s)
 
 
-# Record
-
-
-def machine() -> dict[str, object]:
-    """CPU model and cores, nothing that identifies the host."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": cores,
-        "device": jax.devices()[0].device_kind,
-    }
-
-
-def git_commit() -> str | None:
-    """Commit of the working tree with `-dirty` where it differs; None outside a repository."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-    return done.stdout.strip() or None
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--days", type=int, default=4096, help="plants stepped in parallel")
     parser.add_argument("--steps", type=int, default=240, help="steps per repetition")
     parser.add_argument("--repeats", type=int, default=7, help="repetitions; the median is reported (at least 5)")
     parser.add_argument("--plain-steps", type=int, default=24_000, help="steps of the plain loop per repetition")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON record")
     args = parser.parse_args()
     if args.repeats < 5:
         parser.error("--repeats must be at least 5")
 
-    values = []
+    before, rates = record.machine(), []
     for wear in WEAR_MODELS:
         common = {"degradation_model": wear, "action_mode": "signed"}
         base = envs_jax.make("bess", obs="base20", **common)
         check_same_rules(base, wear)
         plain = measure_plain(base, wear, args.plain_steps, args.repeats)
-        values.append({"world": "plain loop", "obs": "base20", "wear": wear, **plain._asdict()})
+        rates.append({"world": "plain loop", "obs": "base20", "wear": wear, **plain._asdict()})
         for layout in LAYOUTS:
             env = base if layout == "base20" else envs_jax.make("bess", obs=layout, **common)
             fast = measure_jax(env, args.days, args.steps, args.repeats)
             ratio = fast.steps_per_s / plain.steps_per_s
-            values.append({"world": "jax", "obs": layout, "wear": wear, **fast._asdict(), "ratio_to_plain_loop": ratio})
+            rates.append({"world": "jax", "obs": layout, "wear": wear, **fast._asdict(), "ratio_to_plain_loop": ratio})
             print(f"{wear:10} {layout:7} {fast.steps_per_s:12,.0f} steps/s  ({fast.lowest:,.0f} .. {fast.highest:,.0f})"
                   f"  {ratio:6.1f} x plain loop  compile {fast.compile_s:.1f} s")  # fmt: skip
-    record = {
-        "benchmark": "throughput",
-        "command": " ".join(["python", *sys.argv]),
-        "git_commit": git_commit(),
-        "machine": machine(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version(), "jax": jax.__version__, "numpy": np.__version__},
-        "days": args.days,
-        "steps": args.steps,
-        "repeats": args.repeats,
-        "values": values,
-    }
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / "throughput.json"
-    path.write_text(json.dumps(record, indent=2) + "\n")
-    print(path)
+    print(record.write("throughput", {"days": args.days, "steps": args.steps, "repeats": args.repeats, "rates": rates},
+                       before))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -29,9 +29,9 @@ def check_env(env: Environment, params: Params = None, key: jax.Array | None = N
     obs, state = env.reset(key_reset, params)
     _check_observation(env, params, obs)
     _check_types(env, params, state, obs)
-    with jax.debug_key_reuse(False):  # comparing `step` with its parts means drawing the same numbers twice
+    with jax.debug_key_reuse(False):  # comparing two ways to the same step means drawing the same numbers twice
         _check_episode(env, params, obs, state, key_episode, steps)
-    _check_vmap(env, params, key_batch)
+        _check_vmap(env, params, key_batch)
 
 
 def _check_observation(env: Environment, params: Params, obs: Any) -> None:

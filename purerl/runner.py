@@ -181,7 +181,7 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> int:
             configuration does not fit the environment.
     """
     check_run_dir(config, run_dir, resume)
-    if resume and _is_complete(run_dir, config):
+    if resume and _is_complete(run_dir):
         print(f"{run_dir}: this run is already complete")
         return EXIT_OK
     logging.require_packages(config.logging)
@@ -206,16 +206,17 @@ def check_run_dir(config: RunConfig, run_dir: Path, resume: bool) -> None:
         raise ConfigError(f"{run_dir}: holds a run with another configuration: {difference}")
 
 
-def _is_complete(run_dir: Path, config: RunConfig) -> bool:
+def _is_complete(run_dir: Path) -> bool:
     metadata = json.loads((run_dir / "metadata.json").read_text()) if (run_dir / "metadata.json").exists() else {}
     return metadata.get("status") in ("finished", "early_stopped")
 
 
 def _open_run_dir(config: RunConfig, run_dir: Path, trained: Run) -> None:
     try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_text(run_dir / "config.yaml", config.to_yaml())  # first: from here on it can be resumed
         for name in ("checkpoints", "eval", "plots", "policy", logging.TENSORBOARD_NAME):
-            (run_dir / name).mkdir(parents=True, exist_ok=True)
-        checkpoint.write_text(run_dir / "config.yaml", config.to_yaml())
+            (run_dir / name).mkdir(exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{run_dir}: run directory cannot be written: {error.strerror}") from error
     if trained.env.calibration is not None and not (run_dir / CALIBRATION).exists():

@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
-import importlib.util
+import importlib
+import sys
 from pathlib import Path
 
 import jax
@@ -26,8 +27,9 @@ def market() -> MarketDays:
 @pytest.fixture(scope="session")
 def throughput():
     """The module `benchmarks/throughput.py`: its plain plant is an independent reference of the physics."""
-    path = Path(__file__).parents[1] / "benchmarks" / "throughput.py"
-    spec = importlib.util.spec_from_file_location("throughput", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    folder = str(Path(__file__).parents[1] / "benchmarks")
+    sys.path.insert(0, folder)  # where the scripts find what they share
+    try:
+        return importlib.import_module("throughput")
+    finally:
+        sys.path.remove(folder)

@@ -72,11 +72,9 @@ def days_figure(hourly: pd.DataFrame) -> Figure:
                                  (sun, "PV, MW", False), (content, "state of charge", False)):  # fmt: skip
             if (first and column == 0) or (not first and column == len(days) - 1):
                 ax.set_ylabel(label)
-        if column == 0:
-            for pair in ((above, sun), (below, content)):
-                handles = [line for ax in pair for line in ax.get_legend_handles_labels()[0]]
-                names = [name for ax in pair for name in ax.get_legend_handles_labels()[1]]
-                pair[1].legend(handles, names, fontsize=8, loc="upper left")
+    corner = [axes[0, 0], sun, axes[1, 0], content]
+    found = [pair for ax in corner for pair in zip(*ax.get_legend_handles_labels(), strict=True)]
+    figure.legend(*zip(*found, strict=True), loc="outside lower center", ncols=len(found), fontsize=9, frameon=False)
     return figure
 
 

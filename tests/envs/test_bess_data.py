@@ -506,7 +506,7 @@ def test_weeks_are_counted_in_calendar_days_whatever_days_are_missing():
     [
         ("2030-01-01..2030-12-31", "has no days; the table has 2021-01-01..2021-12-31"),
         ([], r"split \[\] has no days"),
-        ("2021", "is not a range such as"),
+        ("last year", "is not a range such as"),
         ("2021-01-01..2021-12-31/every0w", "is not a range such as"),
         ("2021-02-30..2021-03-05", "'2021-02-30' is not a date"),
         ("2021-12-31..2021-01-01", "ends before it starts"),
@@ -541,3 +541,19 @@ def test_k_per_season_needs_enough_days():
         k_per_season(market(), 100, seed=0)
     with pytest.raises(DataError, match="must be at least 1"):
         k_per_season(market(), 0, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("dates", "first", "last"),
+    [
+        ("2021", "2021-01-01", "2021-12-31"),
+        ("2021-02", "2021-02-01", "2021-02-28"),
+        ("2021-01-05:2021-01-20", "2021-01-05", "2021-01-20"),
+        ("2021-01-05 to 2021-01-20", "2021-01-05", "2021-01-20"),
+        (["2021-01-05", "2021-01-20"], "2021-01-05", "2021-01-20"),
+        ("2021-11..2022-02", "2021-11-01", "2022-02-28"),
+    ],
+)
+def test_a_split_may_be_written_as_year_month_or_pair(dates, first, last):
+    split = select_split(load_market(None, limits_of("default")), dates)
+    assert (str(split.dates[0]), str(split.dates[-1])) == (first, last)

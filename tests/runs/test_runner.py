@@ -47,7 +47,7 @@ def test_chunked_equals_whole_bit_for_bit(config_file, finished_run):
 
 def test_whole_runs_vmap_over_keys_and_hyper_parameters(config_file, finished_run):
     train_run = purerl.make_train(load_config(config_file))
-    keys = jnp.stack([jax.random.key(seed) for seed in (3, 4)])
+    keys = jax.vmap(jax.random.key)(jnp.array([3, 4]))
     states, metrics = jax.jit(jax.vmap(train_run))(keys)
     assert metrics["loss"].shape == (2, 18)
     alone = last_state(finished_run, config_file)
@@ -55,7 +55,7 @@ def test_whole_runs_vmap_over_keys_and_hyper_parameters(config_file, finished_ru
     assert not np.allclose(states.weights[1], alone.weights)
 
     rates = fake.HParams(jnp.array([0.1, 0.3]))
-    swept, _ = jax.jit(jax.vmap(train_run, (None, 0)))(keys[0], rates)
+    swept, _ = jax.jit(jax.vmap(train_run, (None, 0)))(jax.random.key(3), rates)
     np.testing.assert_allclose(swept.weights[0], states.weights[0], rtol=1e-6)
     assert not np.allclose(swept.weights[1], states.weights[0])
 

@@ -1,0 +1,138 @@
+"""Networks: the LSTM against a plain cell and plain differentiation, sequences against single steps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from purerl.lstm import init_lstm, lstm_sequence
+from purerl.networks import ACTIVATIONS, Core, Head, NetworkConfig, initial_carry
+
+STEPS, BATCH, IN, HIDDEN = 5, 3, 4, 5
+UNOPTIMISED = {"xla_backend_optimization_level": 0}
+"""For programs that run for microseconds: compiles twice as fast."""
+
+
+@pytest.fixture(scope="module")
+def layer():
+    """LSTM parameters and an input [T, B, D]."""
+    rng = np.random.default_rng(0)
+    shapes = {"w_x": (IN, 4 * HIDDEN), "w_h": (HIDDEN, 4 * HIDDEN), "b": (4 * HIDDEN,)}
+    params = {name: jnp.asarray(rng.normal(size=shape) / 2, jnp.float32) for name, shape in shapes.items()}
+    return params, jnp.asarray(rng.normal(size=(STEPS, BATCH, IN)), jnp.float32)
+
+
+def plain_lstm(params, xs, carry, resets=None):
+    """The cell equations, step by step, in the gate order i, f, o, g."""
+    sigmoid = lambda z: 1 / (1 + jnp.exp(-z))  # noqa: E731
+    h, c = carry
+    hs = []
+    for t in range(xs.shape[0]):
+        if resets is not None:
+            h, c = (jnp.where(resets[t][:, None], 0, v) for v in (h, c))
+        i, f, o, g = jnp.split(xs[t] @ params["w_x"] + h @ params["w_h"] + params["b"], 4, axis=-1)
+        c = sigmoid(f) * c + sigmoid(i) * jnp.tanh(g)
+        h = sigmoid(o) * jnp.tanh(c)
+        hs.append(h)
+    return jnp.stack(hs), (h, c)
+
+
+RESETS = jnp.zeros((STEPS, BATCH), bool).at[2, 1].set(True).at[0, 0].set(True).at[4].set(True)
+
+
+@pytest.mark.parametrize("resets", [None, RESETS], ids=["plain", "resets"])
+def test_lstm_and_its_gradient_equal_the_plain_cell(layer, resets):
+    """Outputs, last carry, and gradients in parameters, inputs and first carry; two sets of parameters under vmap."""
+    params, xs = layer
+    rng = np.random.default_rng(1)
+    weight = jnp.asarray(rng.normal(size=(STEPS, BATCH, HIDDEN)), jnp.float32)
+    carry = tuple(jnp.asarray(rng.normal(size=(BATCH, HIDDEN)), jnp.float32) for _ in range(2))
+    both = jax.tree.map(lambda x: jnp.stack([x, 1.5 * x]), params)
+
+    def of(run):
+        def loss(params, xs, carry):
+            hs, (h, c) = run(params, xs, carry, resets)
+            return jnp.sum(weight * hs) + jnp.sum(h * c), (hs, h, c)
+
+        return jax.vmap(jax.value_and_grad(loss, (0, 1, 2), has_aux=True), (0, None, None))
+
+    together = jax.jit(lambda *a: [of(run)(*a) for run in (lstm_sequence, plain_lstm)], compiler_options=UNOPTIMISED)
+    got, expected = together(both, xs, carry)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=3e-5)
+
+
+def test_initial_lstm_parameters():
+    params = init_lstm(jax.random.key(0), IN, HIDDEN)
+    for gate in np.split(np.asarray(params["w_h"]), 4, axis=1):
+        np.testing.assert_allclose(gate.T @ gate, np.eye(HIDDEN), atol=1e-5)
+    np.testing.assert_array_equal(params["b"], [0] * HIDDEN + [1] * HIDDEN + [0] * 2 * HIDDEN)
+
+
+TWO_LAYERS = NetworkConfig(lstm_hidden_size=HIDDEN, lstm_num_layers=2, lstm_skip=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "width"),
+    [(NetworkConfig(), IN), (NetworkConfig(lstm_hidden_size=HIDDEN), HIDDEN), (TWO_LAYERS, HIDDEN + IN)],
+    ids=["feed-forward", "lstm", "two layers and skip"],
+)
+def test_core_step_by_step_equals_the_sequence(config, width, layer):
+    _, xs = layer
+    core = Core(config)
+    params = filled(jax.eval_shape(core.init, jax.random.key(0), xs))
+
+    def one_by_one(params, xs):
+        carry, outputs = initial_carry(config, (BATCH,)), []
+        for x in xs:
+            carry, features = core.apply(params, carry, x, method="step")
+            outputs.append(features)
+        return jnp.stack(outputs)
+
+    run = jax.jit(lambda *a: (core.apply(*a), one_by_one(*a)), compiler_options=UNOPTIMISED)
+    features, steps = run(params, xs)
+    assert features.shape == (STEPS, BATCH, width)
+    np.testing.assert_allclose(steps, features, atol=1e-6)
+    if config.lstm_skip or not config.recurrent:
+        np.testing.assert_array_equal(features[..., -IN:], xs)
+
+
+def test_second_layer_reads_the_first(layer):
+    params, xs = layer
+    second = filled(jax.eval_shape(lambda: init_lstm(jax.random.key(0), HIDDEN, HIDDEN)))
+    both = {"params": {"lstm_0": params, "lstm_1": second}}
+    zeros = (jnp.zeros((BATCH, HIDDEN)),) * 2
+    run = jax.jit(
+        lambda: (Core(TWO_LAYERS).apply(both, xs), plain_lstm(second, plain_lstm(params, xs, zeros)[0], zeros)[0]),
+        compiler_options=UNOPTIMISED,
+    )
+    got, expected = run()
+    np.testing.assert_allclose(got[..., :HIDDEN], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_head_is_a_perceptron_with_a_linear_output(activation):
+    head = Head(NetworkConfig(hidden_sizes=(6, 5), activation=activation), out_dim=2)
+    x = jnp.asarray(np.random.default_rng(2).normal(size=(3, IN)), jnp.float32)
+    params = filled(jax.eval_shape(head.init, jax.random.key(0), x))
+    dense = [params["params"][f"Dense_{i}"] for i in range(3)]
+    h = x
+    for layer in dense[:2]:
+        h = ACTIVATIONS[activation](h @ layer["kernel"] + layer["bias"])
+    np.testing.assert_allclose(head.apply(params, x), h @ dense[2]["kernel"] + dense[2]["bias"], atol=1e-5)
+
+
+def test_small_output_scale_keeps_a_fresh_policy_near_zero():
+    def kernel(scale):
+        head = Head(NetworkConfig(hidden_sizes=()), 400, out_scale=scale)
+        return head.init(jax.random.key(0), jnp.ones((1, IN)))["params"]["Dense_0"]["kernel"]
+
+    kernels = {scale: kernel(scale) for scale in (1.0, 0.1)}
+    np.testing.assert_allclose(kernels[0.1], 0.1 * kernels[1.0], atol=1e-6)
+    np.testing.assert_allclose(np.std(kernels[1.0]), 1 / np.sqrt(IN), rtol=0.1)
+
+
+def filled(shapes, seed: int = 3):
+    """Arrays of these shapes with random numbers: initialisers take long to compile and are not what is tested."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape) / 2, s.dtype), shapes)

@@ -1,0 +1,80 @@
+"""Vectorised stepping: records, auto-reset, recurrent memory, sums over finished episodes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from envs_jax.adapters import with_agent_axis
+from envs_jax.base import Environment
+from envs_jax.spaces import Box
+from purerl import rollout
+
+LENGTH, ENVS, STEPS = 3, 2, 7
+
+
+def counting_world() -> Environment:
+    """Episodes of three steps numbered from 0; reward = step + 10 * action, the logged `length` counts steps."""
+
+    def reset_env(key, params):
+        return jnp.zeros(1), jnp.zeros((), jnp.int32)
+
+    def step_env(key, count, action, params):
+        reward = count + 10.0 * action[0]
+        info = {"steps": jnp.ones(())}
+        count = count + 1
+        ends = count == LENGTH
+        return jnp.full(1, count, jnp.float32), count, reward, ends, jnp.zeros((), bool), info
+
+    box = Box(0.0, 10.0, (1,))
+    return Environment(
+        "counting", None, reset_env, step_env, lambda p: box, lambda p: box, episode_sums={"length": "steps"}
+    )
+
+
+@pytest.fixture(scope="module")
+def collected():
+    """Seven steps of two worlds; the policy's memory counts its own steps and is its action."""
+    env = with_agent_axis(counting_world())
+
+    def act(worlds, key):
+        memory = worlds.carry + 1
+        return memory[..., None], memory, {"seen": worlds.carry}
+
+    @jax.jit
+    def run(key):
+        worlds = rollout.start_worlds(env, None, key, ENVS, jnp.zeros((ENVS, 1)))
+        return rollout.collect(env, None, worlds, act, key, STEPS)
+
+    return jax.tree.map(np.asarray, run(jax.random.key(0)))
+
+
+def test_records_are_time_first_and_reset_themselves(collected):
+    _, steps, _ = collected
+    assert steps.obs.shape == (STEPS, ENVS, 1, 1)
+    for world in range(ENVS):
+        assert steps.obs[:, world, 0, 0].tolist() == [0, 1, 2, 0, 1, 2, 0]
+        assert steps.final_obs[:, world, 0, 0].tolist() == [1, 2, 3, 1, 2, 3, 1]
+        assert steps.terminated[:, world].tolist() == [False, False, True, False, False, True, False]
+        assert not steps.truncated.any()
+        assert steps.reward[:, world, 0].tolist() == [10, 21, 32, 10, 21, 32, 10]
+
+
+def test_memory_is_emptied_where_an_episode_ends(collected):
+    worlds, steps, _ = collected
+    assert steps.extra["seen"][:, 0, 0].tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert worlds.carry.tolist() == [[1.0], [1.0]]
+
+
+def test_sums_are_over_finished_episodes_only(collected):
+    worlds, _, sums = collected
+    assert int(sums.episodes) == 4
+    assert {name: float(total) for name, total in sums.total.items()} == {"return": 4 * 63, "length": 12}
+    assert {name: total.tolist() for name, total in worlds.running.items()} == {"return": [10, 10], "length": [1, 1]}
+    assert rollout.episode_means(sums)["episode/return"] == 63
+
+
+def test_means_without_an_ended_episode_are_finite():
+    sums = rollout.EpisodeSums({"return": jnp.zeros(())}, jnp.zeros((), jnp.int32))
+    means = rollout.episode_means(sums)
+    assert (float(means["episode/return"]), int(means["episode/count"])) == (0.0, 0)
