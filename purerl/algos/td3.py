@@ -101,6 +101,8 @@ class Config(BaseModel):
             raise ValueError("recurrent networks need sequence_length = episode length, not 1")
         if self.sequence_length > 1 and self.steps_per_update != self.sequence_length:
             raise ValueError("steps_per_update must equal sequence_length when whole episodes are stored")
+        if self.n_step > 1 and self.sequence_length == 1:
+            raise ValueError(f"n_step {self.n_step} needs whole episodes: set sequence_length to the episode length")
         if self.gradient_steps() < 1 or self.gradient_steps() % self.policy_delay:
             raise ValueError(
                 f"updates_per_step gives {self.gradient_steps()} gradient updates per update call "
