@@ -31,11 +31,19 @@ def commit() -> str:
     return answer.stdout.strip() or "unknown"
 
 
+def _without_folders(argument: str) -> str:
+    """Files outside the checkout are named without the folders they lie in on the machine of the measurement."""
+    key, equals, value = argument.rpartition("=")
+    path = Path(value)
+    outside = path.is_absolute() or ".." in path.parts
+    return f"{key}{equals}{path.name}" if outside else argument
+
+
 def write(name: str, values: dict[str, Any], before: dict[str, Any]) -> Path:
     """Write `benchmarks/results/<name>.json`; `before` is what `machine()` said when the measurement started."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(_without_folders, sys.argv[1:])])
     record = {
         "command": command,
         "commit": commit(),

@@ -470,7 +470,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
             lambda critics: critic_loss(nets, critics, batch, y), has_aux=True
         )(params.critics)
         critics, critic_opt = apply_gradient(gradient, opt.critics, params.critics, rate)
-        return loss, q, history, optax.global_norm(gradient), critics, critic_opt
+        return loss, q, history, optax.tree.norm(gradient), critics, critic_opt
 
     def gradient_block(learner: Learner, ring: Ring, indices, key, h: HParams):
         """`policy_delay` critic updates, an actor update with the last of them, and the target update."""
@@ -505,7 +505,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
             "q2_mean_all": jnp.mean(q[1]),
             "target_mean": jnp.mean(y),
             "critic_grad_norm": critic_norm,
-            "actor_grad_norm": optax.global_norm(gradient),
+            "actor_grad_norm": optax.tree.norm(gradient),
             "saturation": saturation,
         }
         return Learner(params, target, opt, gradient_steps), metrics

@@ -1,5 +1,7 @@
 """TD3: what is stored, targets and losses against plain loops, every key, and the rules of a traced algorithm."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -79,19 +81,22 @@ def random_like(shapes, seed: int = 0, scale: float = 0.7):
 
 # A run
 
+copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
+quick_jit = partial(jax.jit, compiler_options=UNOPTIMISED)
+
 
 class Run:
     """A compiled algorithm in which every use of a random key is checked; `update` is donated and traced once."""
 
     def __init__(self, config, updates: int):
         self.algorithm = td3.make(config, marker_world())
-        self._init = jax.jit(self.algorithm.init, compiler_options=UNOPTIMISED)
+        self._init = quick_jit(self.algorithm.init)
         update = chex.assert_max_traces(self.algorithm.update, n=1)
-        self._update = jax.jit(update, donate_argnums=0, compiler_options=UNOPTIMISED)
+        self._update = quick_jit(update, donate_argnums=0)
         self.history, self.metrics = [self.init(0)], []
         """States after 0..updates calls, as copies that donation does not touch, and the metrics of each call."""
         for _ in range(updates):
-            state, numbers = self.update(jax.tree.map(jnp.copy, self.history[-1]))
+            state, numbers = self.update(copied(self.history[-1]))
             self.history.append(state)
             self.metrics.append(jax.device_get(numbers))
 
@@ -130,9 +135,8 @@ def test_stored_and_sampled_sequences_never_cross_a_day(recurrent):
     for updates, state in enumerate(recurrent.history):
         filled = min(4 * (updates + 1), 12)
         assert int(state.ring.size) == filled
-        check_days(jax.tree.map(lambda x, n=filled: x[:, :n], state.ring.data))
-        batch = take(state.ring, sample_indices(state.ring, jax.random.key(updates), (64,)))
-        check_days(batch)
+        check_days(jax.tree.map(lambda x, n=filled: np.asarray(x)[:, :n], state.ring.data))
+        check_days(take(state.ring, sample_indices(state.ring, jax.random.key(updates), (64,))))
     days = [set(np.asarray(state.ring.data.obs)[0, :, 0, 0].tolist()) for state in recurrent.history]
     assert len(days[-1]) > 8
     assert not days[0] - {0.0} & days[-1], "the oldest days are gone"
@@ -154,7 +158,7 @@ def test_acting_step_by_step_equals_the_unroll(recurrent):
     obs = jnp.asarray(np.random.default_rng(2).normal(size=(T, 6, 1, 3)), jnp.float32)
     nets = td3.Nets(RECURRENT, 3, 1)
 
-    @jax.jit
+    @quick_jit
     def both(policy, obs):
         carry, actions = algorithm.initial_carry((6,)), []
         for t in range(T):
@@ -169,7 +173,7 @@ def test_acting_step_by_step_equals_the_unroll(recurrent):
 
 def test_the_actor_waits_for_the_critics_and_targets_follow(recurrent):
     """`critic_only_updates` = 2 is one call; then Polyak averaging, once per block."""
-    first, second, third = (state.learner for state in recurrent.history[:3])
+    first, second, third = (jax.device_get(state.learner) for state in recurrent.history[:3])
     chex.assert_trees_all_equal(first.params.actor, second.params.actor)
     assert not trees_equal(second.params.actor, third.params.actor)
     assert not trees_equal(first.params.critics, second.params.critics)
@@ -195,7 +199,7 @@ def test_noise_decays_after_the_warm_up(recurrent):
 
 def test_start_bias_is_the_error_about_the_collected_days(recurrent):
     before, after = recurrent.history[3], recurrent.history[4]
-    days = jax.tree.map(lambda x: x[:, 4:8], after.ring.data)  # the fifth push, warm-up included, into room for three
+    days = jax.tree.map(lambda x: np.asarray(x)[:, 4:8], after.ring.data)  # items of the fifth push
     obs, policy = days.obs[:1, :, 0], recurrent.algorithm.policy(before)
     action, _ = recurrent.algorithm.act(policy, recurrent.algorithm.initial_carry((4,)), days.obs[0], None, None, True)
     promised = np.mean(recurrent.algorithm.q_values(policy, obs, action[None, :, 0]))
@@ -216,7 +220,7 @@ def test_metrics_are_finite_scalars(recurrent, feed_forward):
 def test_an_update_is_traced_once(recurrent):
     """`assert_max_traces` in `Run` raises at the second; this is a call with other numbers and another seed."""
     state = recurrent.init(5)
-    state = state.replace(hparams=state.hparams.replace(gamma=jnp.asarray(0.5)))
+    state = state.replace(hparams=state.hparams.replace(gamma=jnp.asarray(0.5, jnp.float32)))
     state, _ = recurrent.update(state)
     assert int(state.updates) == 1
 
@@ -234,13 +238,13 @@ def test_donated_state_shares_no_buffer(recurrent):
 
 def test_seeds_under_vmap_equal_single_runs(feed_forward):
     starts = [feed_forward.init(seed) for seed in range(2)]
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *starts)
-    together, _ = jax.jit(jax.vmap(feed_forward.algorithm.update), compiler_options=UNOPTIMISED)(stacked)
+    stacked = quick_jit(lambda *states: jax.tree.map(lambda *x: jnp.stack(x), *states))(*starts)
+    together, _ = quick_jit(jax.vmap(feed_forward.algorithm.update))(stacked)
     assert not trees_equal(starts[0].learner.params, starts[1].learner.params)
     for i, start in enumerate(starts):
         alone, _ = feed_forward.update(start)
-        for a, b in ((together.learner, alone.learner), (together.ring, alone.ring)):
-            chex.assert_trees_all_close(jax.tree.map(lambda x, i=i: x[i], a), b, atol=1e-5)
+        mine = jax.tree.map(lambda x, i=i: x[i], jax.device_get((together.learner, together.ring)))
+        chex.assert_trees_all_close(mine, jax.device_get((alone.learner, alone.ring)), atol=1e-5)
 
 
 # Targets and losses against plain loops
@@ -342,7 +346,7 @@ def computed_targets():
         }
 
     inputs = {name: (target, batch) for name, (_, _, target, batch) in cases.items()}
-    y = jax.jit(run, compiler_options=UNOPTIMISED)(inputs)
+    y = quick_jit(run)(inputs)
     return {name: (*case, actions, key, np.asarray(y[name])) for name, case in cases.items()}
 
 
@@ -371,7 +375,7 @@ def test_monte_carlo_targets_of_terminated_days_are_their_returns(computed_targe
 def test_critics_equal_a_plain_loop(case, computed_targets):
     """Values along the sequences, and the loss: mean square over batch, steps and both heads."""
     config, nets, params, batch, _, _, y = computed_targets[case]
-    loss, (q, _) = jax.jit(lambda p, b: td3.critic_loss(nets, p, b, y))(params.critics, batch)
+    loss, (q, _) = quick_jit(lambda p, b: td3.critic_loss(nets, p, b, y))(params.critics, batch)
     obs, action = np.asarray(batch.obs, np.float64), np.asarray(batch.action, np.float64)
     expected = np.zeros((2, T, 6))
     for i in range(2):
@@ -388,7 +392,7 @@ def test_another_action_changes_the_value_of_its_own_step_only(case, computed_ta
     """The history holds what was done; the actor's loss asks about one step at a time."""
     _, nets, params, batch, _, _, _ = computed_targets[case]
 
-    @jax.jit
+    @quick_jit
     def values(change):
         history = nets.history(params.critics, batch.obs[:-1], batch.action)
         return nets.q(params.critics, history, batch.obs[:-1], batch.action + change)
@@ -447,7 +451,7 @@ def test_the_actor_loss_does_not_reach_into_the_history(computed_targets):
     def loss(actor, critics, history):
         return td3.actor_loss(config, nets, actions, actor, critics, history, batch, 0.0)[0]
 
-    @jax.jit
+    @quick_jit
     def gradients(params):
         history = nets.history(params.critics, batch.obs[:-1], batch.action)
         return jax.grad(loss, (0, 1, 2))(params.actor, params.critics, history)
@@ -532,8 +536,8 @@ def test_every_traced_number_changes_the_update(name, recurrent):
         state = state.replace(learner=learner)
     assert hasattr(state.hparams, name)
     changed = state.replace(hparams=state.hparams.replace(**{name: jnp.asarray(TRACED[name], jnp.float32)}))
-    before, _ = recurrent.update(jax.tree.map(jnp.copy, state))
-    after, _ = recurrent.update(jax.tree.map(jnp.copy, changed))
+    before, _ = recurrent.update(copied(state))
+    after, _ = recurrent.update(copied(changed))
     same = before.replace(hparams=after.hparams)
     assert not trees_equal(same, after)
 
