@@ -33,6 +33,7 @@ def score(run_dir: Path, *arguments: str) -> dict[str, Any]:
         report = json.loads(Path(file.name).read_text())
     report["detail"].pop("months", None)
     report.pop("run", None)
+    report["env"] = {k: Path(v).name if k == "data_path" and v else v for k, v in report["env"].items()}
     return {**report, "evaluation_wall_clock_s": round(seconds, 1)}
 
 
