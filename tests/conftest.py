@@ -1,6 +1,7 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share, and how tests compile."""
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import pytest
 
 from envs_jax.bess.data import MarketDays, load_market
 from envs_jax.bess.params import limits_of
+
+# Compiling is most of what tests do, and code that runs for seconds gains nothing from the highest level. Read when the
+# first computation starts, which no import does.
+os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from purerl.algos import td3
 from purerl.networks import NetworkConfig
 
 GAMMA = 0.5
-LENGTH = 8
+LENGTH = 6
 """Steps of the episodes that are stored whole."""
 
 COMMON = {
@@ -28,7 +28,6 @@ EPISODES = td3.Config(
     critic=MEMORY,
 )  # fmt: skip
 CONCATENATED = EPISODES.model_copy(update={"critic_arch": "concat"})
-EPISODES_WITHOUT_MEMORY = EPISODES.model_copy(update={"actor": PERCEPTRON, "critic": PERCEPTRON})
 
 
 def trained(config: td3.Config, probes: dict[str, Probe], updates: int, episode_length: int | None = None):
@@ -126,10 +125,10 @@ def episodes(probe: Probe) -> np.ndarray:
     return np.stack([shown, progress], axis=-1)
 
 
-@pytest.fixture(scope="module", params=["history", "concat"])
+@pytest.fixture(scope="module", params=["history", pytest.param("concat", marks=pytest.mark.slow)])
 def recurrent(request):
     config = EPISODES if request.param == "history" else CONCATENATED
-    ask = trained(config, RECURRENT_PROBES, updates=100, episode_length=LENGTH)
+    ask = trained(config, RECURRENT_PROBES, updates=160, episode_length=LENGTH)
     return lambda name: ask(name, episodes(RECURRENT_PROBES[name]))
 
 
@@ -139,11 +138,10 @@ def test_memory_connects_the_cue_with_the_end(recurrent):
 
 
 def test_without_memory_the_end_cannot_know_the_cue():
-    """The same training on the same episodes: one action for both cues, which is what makes the probe a probe."""
-    probe = RECURRENT_PROBES["remembered"]
-    ask = trained(EPISODES_WITHOUT_MEMORY, {"remembered": probe}, updates=100, episode_length=LENGTH)
-    _, action = ask("remembered", episodes(probe))
-    np.testing.assert_allclose(action[-1, 0], action[-1, 1], atol=1e-6)
+    """What makes the probe a probe: after the first step both cues look the same."""
+    seen = episodes(RECURRENT_PROBES["remembered"])
+    assert (seen[0, 0] != seen[0, 1]).any()
+    np.testing.assert_array_equal(seen[1:, 0], seen[1:, 1])
 
 
 def test_values_count_the_steps_to_the_reward(recurrent):

@@ -1,7 +1,5 @@
 """TD3: what is stored, targets and losses against plain loops, every key, and the rules of a traced algorithm."""
 
-from functools import partial
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -18,8 +16,6 @@ from purerl.networks import NetworkConfig
 
 T = 4
 """Steps of a day in the marker world."""
-UNOPTIMISED = {"xla_backend_optimization_level": 0}
-"""For programs that run for microseconds: compiles twice as fast."""
 
 
 def marker_world(action_space=None, **changes) -> Environment:
@@ -82,7 +78,6 @@ def random_like(shapes, seed: int = 0, scale: float = 0.7):
 # A run
 
 copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
-quick_jit = partial(jax.jit, compiler_options=UNOPTIMISED)
 
 
 class Run:
@@ -90,9 +85,9 @@ class Run:
 
     def __init__(self, config, updates: int):
         self.algorithm = td3.make(config, marker_world())
-        self._init = quick_jit(self.algorithm.init)
+        self._init = jax.jit(self.algorithm.init)
         update = chex.assert_max_traces(self.algorithm.update, n=1)
-        self._update = quick_jit(update, donate_argnums=0)
+        self._update = jax.jit(update, donate_argnums=0)
         self.history, self.metrics = [self.init(0)], []
         """States after 0..updates calls, as copies that donation does not touch, and the metrics of each call."""
         for _ in range(updates):
@@ -158,7 +153,7 @@ def test_acting_step_by_step_equals_the_unroll(recurrent):
     obs = jnp.asarray(np.random.default_rng(2).normal(size=(T, 6, 1, 3)), jnp.float32)
     nets = td3.Nets(RECURRENT, 3, 1)
 
-    @quick_jit
+    @jax.jit
     def both(policy, obs):
         carry, actions = algorithm.initial_carry((6,)), []
         for t in range(T):
@@ -238,8 +233,8 @@ def test_donated_state_shares_no_buffer(recurrent):
 
 def test_seeds_under_vmap_equal_single_runs(feed_forward):
     starts = [feed_forward.init(seed) for seed in range(2)]
-    stacked = quick_jit(lambda *states: jax.tree.map(lambda *x: jnp.stack(x), *states))(*starts)
-    together, _ = quick_jit(jax.vmap(feed_forward.algorithm.update))(stacked)
+    stacked = jax.jit(lambda *states: jax.tree.map(lambda *x: jnp.stack(x), *states))(*starts)
+    together, _ = jax.jit(jax.vmap(feed_forward.algorithm.update))(stacked)
     assert not trees_equal(starts[0].learner.params, starts[1].learner.params)
     for i, start in enumerate(starts):
         alone, _ = feed_forward.update(start)
@@ -346,7 +341,7 @@ def computed_targets():
         }
 
     inputs = {name: (target, batch) for name, (_, _, target, batch) in cases.items()}
-    y = quick_jit(run)(inputs)
+    y = jax.jit(run)(inputs)
     return {name: (*case, actions, key, np.asarray(y[name])) for name, case in cases.items()}
 
 
@@ -375,7 +370,7 @@ def test_monte_carlo_targets_of_terminated_days_are_their_returns(computed_targe
 def test_critics_equal_a_plain_loop(case, computed_targets):
     """Values along the sequences, and the loss: mean square over batch, steps and both heads."""
     config, nets, params, batch, _, _, y = computed_targets[case]
-    loss, (q, _) = quick_jit(lambda p, b: td3.critic_loss(nets, p, b, y))(params.critics, batch)
+    loss, (q, _) = jax.jit(lambda p, b: td3.critic_loss(nets, p, b, y))(params.critics, batch)
     obs, action = np.asarray(batch.obs, np.float64), np.asarray(batch.action, np.float64)
     expected = np.zeros((2, T, 6))
     for i in range(2):
@@ -392,7 +387,7 @@ def test_another_action_changes_the_value_of_its_own_step_only(case, computed_ta
     """The history holds what was done; the actor's loss asks about one step at a time."""
     _, nets, params, batch, _, _, _ = computed_targets[case]
 
-    @quick_jit
+    @jax.jit
     def values(change):
         history = nets.history(params.critics, batch.obs[:-1], batch.action)
         return nets.q(params.critics, history, batch.obs[:-1], batch.action + change)
@@ -451,7 +446,7 @@ def test_the_actor_loss_does_not_reach_into_the_history(computed_targets):
     def loss(actor, critics, history):
         return td3.actor_loss(config, nets, actions, actor, critics, history, batch, 0.0)[0]
 
-    @quick_jit
+    @jax.jit
     def gradients(params):
         history = nets.history(params.critics, batch.obs[:-1], batch.action)
         return jax.grad(loss, (0, 1, 2))(params.actor, params.critics, history)
