@@ -61,11 +61,12 @@ def test_lstm_and_its_gradient_equal_the_plain_cell(layer, resets):
 
 
 def test_initial_lstm_parameters():
-    params = init_lstm(jax.random.key(0), IN, HIDDEN)
-    for name, fan_in in (("w_x", IN), ("w_h", HIDDEN)):
-        bound = np.sqrt(3 / fan_in)  # a uniform variable of variance 1 / fan_in
-        assert 0.8 * bound < np.abs(params[name]).max() <= bound
-    np.testing.assert_array_equal(params["b"], [0] * HIDDEN + [1] * HIDDEN + [0] * 2 * HIDDEN)
+    """Uniform weights of variance 1 / inputs, and a memory that forgets little at first."""
+    params = init_lstm(jax.random.key(0), IN, 50)
+    for name, inputs in (("w_x", IN), ("w_h", 50)):
+        np.testing.assert_allclose(np.std(params[name]), 1 / np.sqrt(inputs), rtol=0.06)
+        assert np.abs(params[name]).max() <= np.sqrt(3 / inputs)
+    np.testing.assert_array_equal(params["b"], [0] * 50 + [1] * 50 + [0] * 100)
 
 
 TWO_LAYERS = NetworkConfig(lstm_hidden_size=HIDDEN, lstm_num_layers=2, lstm_skip=True)
