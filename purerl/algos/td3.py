@@ -11,7 +11,9 @@ actor's loss leaves the history untouched; `concat` feeds (o_t, a_t) to the LSTM
 Deviations from the paper, each behind a key: target noise is applied in units of the action range on every step of a
 sequence; `target_value` and `actor_value` may be the mean of both critics (the minimum biases long horizons with
 gamma 1); a penalty on the pre-squash output and a critic-only start keep the actor out of saturation; gradients are
-clipped by their global norm; actor and critic gradients of one step use the same parameters.
+clipped by their global norm; actor and critic gradients of one step use the same parameters; with `critic_preview` the
+critics are told what an action does at once (the environment's `preview`, its immediate reward first) and learn what
+follows, which is no longer model-free.
 """
 
 from typing import Any, Literal, NamedTuple
