@@ -1,6 +1,6 @@
 """One LSTM-TD3 gradient update, beside the same update in PyTorch, in turns in one run on one machine.
 
-    python benchmarks/peers.py [--torch-python PYTHON] [--obs base20] [--seeds 8] [--repeats 11]
+    python benchmarks/peers.py [--torch-python PYTHON] [--obs base20] [--seeds 8] [--devices 2] [--repeats 11]
 
 torch may live in another environment: name its interpreter. Without torch only our side is measured.
 
@@ -25,7 +25,9 @@ import jax.numpy as jnp
 import record
 
 import envs_jax
+from purerl import sharding
 from purerl.algos import td3
+from purerl.runner import scan_updates
 
 ACTION_DIM = 1
 DAYS = 256
@@ -58,8 +60,9 @@ def gflop(sizes: Sizes) -> float:
     """Multiplications and additions in the matrix products of one update, actor updated every time.
 
     Each network's LSTM and head run once for the targets and once with the online parameters. Backwards an LSTM needs
-    its weight gradient and the products with the recurrent weights, a head both gradients; the critics' heads run once
-    more for the actor's actions, backwards with respect to the actions alone.
+    its weight gradient and the products with the recurrent weights, a head both gradients. The critics' heads run once
+    more for the actor's actions and backwards with respect to the actions alone; their first layer's product with the
+    history is known by then.
     """
     rows = 2 * sizes.batch * sizes.steps * 1e-9
     with_bootstrap = (sizes.steps + 1) / sizes.steps
@@ -69,7 +72,7 @@ def gflop(sizes: Sizes) -> float:
         lstm = 4 * sizes.hidden * in_dim + recurrent
         widths = [sizes.hidden + action_dim, *sizes.head, 1]
         head = sum(a * b for a, b in pairwise(widths))
-        through_actions = 2 * head - sizes.hidden * sizes.head[0] if action_dim else 0
+        through_actions = 2 * (head - sizes.hidden * sizes.head[0]) if action_dim else 0
         total += networks * (lstm * (with_bootstrap + 2) + recurrent + 4 * head + through_actions)
     return rows * total
 
@@ -85,7 +88,7 @@ class Program(NamedTuple):
     sizes: Sizes
 
 
-def our_update(obs: str, batch: int, updates: int, seeds: int | None) -> Program:
+def our_update(obs: str, batch: int, updates: int, seeds: int | None, devices: int) -> Program:
     """`algorithm.update` on one plant: 24 environment steps and `updates` gradient updates, charged to the latter."""
     env = envs_jax.make("bess", obs=obs, action_mode="signed")
     steps = env.episode_length
@@ -101,10 +104,14 @@ def our_update(obs: str, batch: int, updates: int, seeds: int | None) -> Program
     init, update = algorithm.init, algorithm.update
     keys = jax.random.key(0)
     if seeds is not None:
-        init, update, keys = jax.vmap(init, (0, None)), jax.vmap(update), jax.random.split(keys, seeds)
-    state = jax.jit(init)(keys, algorithm.hparams)
+        init, keys = jax.vmap(init, (0, None)), jax.random.split(keys, seeds)
+        update = sharding.for_each_seed(update, algorithm.vectorise_seeds)
+    spread = sharding.spread_of(devices, seeds or 1)
+    state = spread.place(jax.jit(init)(keys, algorithm.hparams))
     start = time.perf_counter()
-    compiled = jax.jit(update, donate_argnums=0).lower(state).compile()
+    compiled = (
+        jax.jit(spread.over(lambda state: scan_updates(update, state, 1)), donate_argnums=0).lower(state).compile()
+    )
     compile_s = time.perf_counter() - start
 
     def run() -> float:
@@ -187,8 +194,8 @@ def in_turns(sides: dict[str, Callable[[], float]], repeats: int) -> dict[str, S
 
 
 def lstm_td3_update(args: argparse.Namespace) -> dict[str, Any]:
-    one = our_update(args.obs, args.batch, args.updates, None)
-    many = our_update(args.obs, args.batch, args.updates, args.seeds)
+    one = our_update(args.obs, args.batch, args.updates, None, args.devices)
+    many = our_update(args.obs, args.batch, args.updates, args.seeds, args.devices)
     sizes, together = one.sizes, f"ours_{args.seeds}_seeds"
     sides = {"ours": one.run, together: many.run}
     workers = {}
@@ -211,6 +218,7 @@ def lstm_td3_update(args: argparse.Namespace) -> dict[str, Any]:
         "repeats": args.repeats,
         "update_ms": {name: value._asdict() for name, value in times.items()},
         "seeds": args.seeds,
+        "devices": jax.device_count(),
         "ours_per_seed_ms": round(per_seed_ms, 2),
         "compile_s": {"ours": round(one.compile_s, 1), together: round(many.compile_s, 1)},
         "versions": {"jax": jax.__version__},
@@ -246,10 +254,12 @@ def main() -> None:
     parser.add_argument("--obs", default="base20", help="observation layout of the plant")
     parser.add_argument("--batch", type=int, default=128, help="days per update")
     parser.add_argument("--seeds", type=int, default=8, help="trained at once")
+    parser.add_argument("--devices", type=int, default=os.cpu_count(), help="CPU cores that work as devices")
     parser.add_argument("--updates", type=int, default=24, help="per repetition")
     parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--name", default="peers_lstm_td3_update", help="of the record")
     args = parser.parse_args()
+    sharding.provide_cpu_devices(args.devices)
     before = record.machine()
     values = lstm_td3_update(args)
     report(values)

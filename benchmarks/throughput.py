@@ -18,10 +18,11 @@ import numpy as np
 import record
 
 import envs_jax
+from envs_jax.bess.observations import Layout
 from envs_jax.bess.params import HOURS, Plant, WearModel
 
-LAYOUTS = ("base20", "curve", "rel")
-WEAR_MODELS = ("nonlinear", "segment")
+LAYOUTS: tuple[Layout, ...] = ("base20", "curve", "rel")
+WEAR_MODELS: tuple[WearModel, ...] = ("nonlinear", "segment")
 SAME_MONEY_EUR = 0.05
 SAME_OBSERVATION = 1e-4
 

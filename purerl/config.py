@@ -80,6 +80,7 @@ class RunConfig(_Section):
     seed: int = Field(42, ge=0, lt=2**31)
     num_seeds: int = Field(1, ge=1, description="seeds trained at once: seed, seed + 1, ...")
     device: Literal["auto", "cpu", "gpu"] = "auto"
+    num_devices: int = Field(1, ge=1, description="devices (on a CPU: cores) that share the seeds or each batch")
     deterministic: bool = Field(True, description="ask accelerators for reproducible reductions")
     epochs: int = Field(100, ge=1, description="parts of the run after which it logs, evaluates and saves")
     env: dict[str, Any]

@@ -3,11 +3,13 @@
 Reading order: `NetworkConfig`, `Core`, `Head`, squashing of actor outputs. Time is the first axis, batch the second.
 """
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from purerl.lstm import init_lstm, lstm_sequence, lstm_step
@@ -72,12 +74,36 @@ class Head(nn.Module):
     """Scale of the initial output weights: small keeps a fresh policy away from saturation."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, *parts):
+        """Outputs [..., out_dim] for inputs given in parts [..., f_i].
+
+        The first layer multiplies each part by itself: a gradient for one part costs no more than that part, and a part
+        that two calls have in common is multiplied once. All layers work on flat rows, because the weight gradient of a
+        layer on [T, N, f] would become a product of two transposed copies.
+        """
+        leading = parts[0].shape[:-1]
+        x: Any = [part.reshape(-1, part.shape[-1]) for part in parts]
         for width in self.config.hidden_sizes:
-            x = ACTIVATIONS[self.config.activation](nn.Dense(width, kernel_init=nn.initializers.lecun_uniform())(x))
+            x = [ACTIVATIONS[self.config.activation](_Linear(width, nn.initializers.lecun_uniform())(x))]
         # Uniform throughout: the inverse error function of normal initialisers is slow to compile.
         init = nn.initializers.variance_scaling(self.out_scale**2, "fan_in", "uniform")
-        return nn.Dense(self.out_dim, kernel_init=init)(x)
+        return _Linear(self.out_dim, init)(x).reshape(*leading, self.out_dim)
+
+
+class _Linear(nn.Module):
+    """x W + b for x = [part_1, part_2, ...], without joining the parts."""
+
+    width: int
+    init: Callable[..., jax.Array]
+
+    @nn.compact
+    def __call__(self, parts):
+        edges = np.cumsum([0, *(part.shape[-1] for part in parts)])
+        kernel = self.param("kernel", self.init, (int(edges[-1]), self.width))
+        out = self.param("bias", nn.initializers.zeros_init(), (self.width,))
+        for part, start, end in zip(parts, edges, edges[1:], strict=False):
+            out = out + part @ kernel[start:end]
+        return out
 
 
 def initial_carry(config: NetworkConfig, batch_shape: tuple[int, ...]):

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purerl import checkpoint, logging
+from purerl import checkpoint, logging, sharding
 from purerl.config import ConfigError, RunConfig, config_hash, first_difference, load_config
 from purerl.evaluation import (
     CALIBRATION,
@@ -70,17 +70,20 @@ def make_train(config: RunConfig | str | Path) -> Callable[..., tuple[Any, dict[
     config = config if isinstance(config, RunConfig) else load_config(config)
     algorithm = build(config).algorithm
     plan = plan_of(algorithm.num_updates, config.epochs)
+    spread = sharding.spread_of(config.num_devices, num_seeds=1)
 
     def train(key: jax.Array, hparams: Any = None) -> tuple[Any, dict[str, Any]]:
         if hparams is None:
             # Behind the barrier they are data, as in a chunked run; XLA would otherwise fold them into the loop.
             hparams = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, algorithm.hparams))
-        return _scan_updates(algorithm.update, algorithm.init(key, hparams), plan.updates)
+        whole_run = spread.over(lambda state: scan_updates(algorithm.update, state, plan.updates))
+        return whole_run(algorithm.init(key, hparams))
 
     return train
 
 
-def _scan_updates(update: Callable[[Any], Any], state: Any, count: int) -> tuple[Any, dict[str, Any]]:
+def scan_updates(update: Callable[[Any], Any], state: Any, count: int) -> tuple[Any, dict[str, Any]]:
+    """`count` updates in a row; metrics are stacked [updates, ...]."""
     return jax.lax.scan(lambda state, _: update(state), state, None, length=count)
 
 
@@ -89,6 +92,8 @@ def _scan_updates(update: Callable[[Any], Any], state: Any, count: int) -> tuple
 
 class Program(NamedTuple):
     init: Callable[[], Any]
+    place: Callable[[Any], Any]
+    """Lays the state out over the devices, as `chunk` wants it."""
     chunk: Callable[[Any], tuple[Any, dict[str, Any]]]
     """One epoch; its argument is donated."""
     policy: Callable[[Any], Any]
@@ -100,15 +105,17 @@ def program_of(algorithm: Algorithm, config: RunConfig, updates_per_epoch: int) 
     if config.num_seeds == 1:
         init, update, policy = algorithm.init, algorithm.update, lambda s: _add_seed_axis(algorithm.policy(s))
     else:
-        init, update, policy = (
-            jax.vmap(algorithm.init, (0, None)), jax.vmap(algorithm.update), jax.vmap(algorithm.policy),
-        )  # fmt: skip
+        init, policy = jax.vmap(algorithm.init, (0, None)), jax.vmap(algorithm.policy)
+        update = sharding.for_each_seed(algorithm.update, algorithm.vectorise_seeds)
     hparams = jax.tree.map(jnp.asarray, algorithm.hparams)
+    spread = sharding.spread_of(config.num_devices, config.num_seeds)
+    # A copy, because a jitted function hands back its own input, and that is donated to the next chunk.
+    copy_policy = jax.jit(lambda state: jax.tree.map(jnp.copy, policy(state)))
     return Program(
         init=lambda: jax.jit(init)(_seed_keys(config), hparams),
-        chunk=jax.jit(lambda state: _scan_updates(update, state, updates_per_epoch), donate_argnums=0),
-        # A copy, because a jitted function hands back its own input, and that is donated to the next chunk.
-        policy=jax.jit(lambda state: jax.tree.map(jnp.copy, policy(state))),
+        place=spread.place,
+        chunk=jax.jit(spread.over(lambda state: scan_updates(update, state, updates_per_epoch)), donate_argnums=0),
+        policy=lambda state: jax.device_put(copy_policy(state), jax.devices()[0]),
     )
 
 
@@ -155,7 +162,7 @@ def _merge_best(memory: Memory, best: Any, policy: Any, scores: list[float]) -> 
 
 
 def select_device(config: RunConfig) -> None:
-    """Apply `device` and `deterministic`; has to come before anything is computed.
+    """Apply `device`, `num_devices` and `deterministic`; has to come before anything is computed.
 
     Raises:
         ConfigError: `device: gpu` on a machine where JAX finds none.
@@ -163,6 +170,7 @@ def select_device(config: RunConfig) -> None:
     if config.deterministic and config.device != "cpu":
         flag = "--xla_gpu_deterministic_ops=true"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    sharding.provide_cpu_devices(config.num_devices)
     if config.device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     if config.device == "gpu":
@@ -277,13 +285,13 @@ class _Session:
                 like = jax.block_until_ready(self.program.init())
         if not saved:
             self._report_warmup(like)
-            return like, self.program.policy(like)
+            return self.program.place(like), self.program.policy(like)
         tree_like = {"state": like, "best_policy": jax.eval_shape(self.program.policy, like)}
         fill = not self.config.checkpointing.save_replay
         tree, meta = checkpoint.restore(self.checkpoints, tree_like, "latest", fill)
         self.memory = Memory(**{field.name: meta[field.name] for field in dataclasses.fields(Memory)})
         print(f"resumed after epoch {self.memory.epoch}")
-        return tree["state"], tree["best_policy"]
+        return self.program.place(tree["state"]), tree["best_policy"]
 
     def _report_warmup(self, state: Any) -> None:
         """What the first actions were like: a replay without one side of the range cannot teach it."""

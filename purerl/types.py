@@ -37,6 +37,8 @@ class Algorithm(NamedTuple):
     """Environment steps that `init` takes."""
     num_updates: int
     """Updates of the configured run."""
+    vectorise_seeds: bool = True
+    """Whether several seeds run fastest in one `vmap` on a CPU, too; not where one update fills the caches."""
     q_values: Callable[[Policy, jax.Array, jax.Array], jax.Array] | None = None
     """`(policy, obs [T, N, d], action [T, N, k])`: estimates [critics, T, N] along episodes, where defined."""
     warmup_report: Callable[[State], Metrics] | None = None

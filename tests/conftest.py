@@ -15,6 +15,9 @@ from envs_jax.bess.params import limits_of
 # first computation starts, which no import does.
 os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
 
+# Threads that can be devices; a program uses one of them unless it asks for more.
+jax.config.update("jax_num_cpu_devices", 4)
+
 
 @pytest.fixture
 def x64():

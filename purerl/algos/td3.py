@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
 from envs_jax.spaces import Box
-from purerl import rollout
+from purerl import rollout, sharding
 from purerl.buffers import Ring, Sequences, make_ring, push, sample_indices, take
 from purerl.networks import Core, Head, NetworkConfig, initial_carry
 from purerl.returns import n_step_returns
@@ -222,13 +222,12 @@ class Nets:
         recurrent = self.config.critic.recurrent
         xs = jnp.zeros((1, 1, self.obs_dim + (self.action_dim if recurrent else 0)))
         core: Any = self.critic_core.init(key_core, xs)
-        features: Any = self.critic_core.apply(core, xs)
+        parts: list[Any] = [self.critic_core.apply(core, xs)]
         if not (recurrent and self.config.critic_arch == "concat"):
-            features = jnp.concatenate([features, jnp.zeros((1, 1, self.action_dim))], axis=-1)
+            parts.append(jnp.zeros((1, 1, self.action_dim)))
         if self.preview is not None:
-            extra = self.preview(jnp.zeros((1, 1, self.obs_dim)), jnp.zeros((1, 1, self.action_dim)))
-            features = jnp.concatenate([features, extra], axis=-1)
-        return {"core": core, "head": self.critic_head.init(key_head, features)}
+            parts.append(self.preview(jnp.zeros((1, 1, self.obs_dim)), jnp.zeros((1, 1, self.action_dim))))
+        return {"core": core, "head": self.critic_head.init(key_head, *parts)}
 
     def actor(self, params, obs):
         """Pre-squash outputs [T, N, k] for a sequence of observations."""
@@ -245,7 +244,7 @@ class Nets:
         Args:
             obs: [T, N, d]; action: [T - 1, N, k] or longer, taken after each observation.
         """
-        return jax.vmap(lambda p: self._history(p, obs, action))(critics)
+        return [self._history(p, obs, action) for p in _each(critics)]
 
     def _history(self, params, obs, action):
         if not self.config.critic.recurrent:
@@ -266,19 +265,24 @@ class Nets:
     def q(self, critics, history, obs, action):
         """Values [2, T, N] of actions [T, N, k] given the history and the present observation [T, N, d]."""
         seen = None if self.preview is None else self.preview(obs, action)
-        return jax.vmap(lambda p, h: self._q(p, h, action, seen))(critics, history)
+        return jnp.stack([self._q(p, h, action, seen) for p, h in zip(_each(critics), history, strict=True)])
 
     def _q(self, params, history, action, seen):
         if self.config.critic.recurrent and self.config.critic_arch == "concat":
             before, obs = history
             inputs = jnp.concatenate([obs, action], axis=-1)
-            features: Any = self.critic_core.apply(params["core"], before, inputs, method="step")[1]
+            step: Any = self.critic_core.apply(params["core"], before, inputs, method="step")
+            parts = [step[1]]
         else:
-            features = jnp.concatenate([history, action], axis=-1)
+            parts = [history, action]
         if seen is not None:
-            features = jnp.concatenate([features, seen], axis=-1)
-        value: Any = self.critic_head.apply(params["head"], features)
+            parts.append(seen)
+        value: Any = self.critic_head.apply(params["head"], *parts)
         return value[..., 0] if seen is None else seen[..., 0] + value[..., 0]
+
+
+def _each(critics) -> list[Any]:
+    return [jax.tree.map(lambda leaf: leaf[i], critics) for i in range(2)]
 
 
 def reduce_twins(values, how: str):
@@ -292,13 +296,17 @@ def reduce_twins(values, how: str):
             return values[0]
 
 
-def targets(config: Config, nets: Nets, actions: Actions, target: Pair, batch: Sequences, h: HParams, key):
-    """Bootstrapped targets [T, N] for all steps, from one unroll of the target networks over T + 1 observations."""
-    noise = h.target_noise * jax.random.normal(key, batch.action.shape)
+def targets(config: Config, nets: Nets, actions: Actions, target: Pair, batch: Sequences, h: HParams, noise):
+    """Bootstrapped targets [T, N] for all steps, from one unroll of the target networks over T + 1 observations.
+
+    Args:
+        noise: standard normal [T, N, k].
+    """
+    noise = h.target_noise * noise
     next_action = actions.squash(nets.actor(target.actor, batch.obs)[1:])
     next_action = actions.clip(next_action + jnp.clip(noise, -h.noise_clip, h.noise_clip))
     history = nets.history(target.critics, batch.obs, batch.action)
-    next_history = jax.tree.map(lambda x: x[:, 1:], history)
+    next_history = jax.tree.map(lambda x: x[1:], history)
     value = reduce_twins(nets.q(target.critics, next_history, batch.obs[1:], next_action), config.target_value)
     y = n_step_returns(batch.reward, h.gamma * (1.0 - batch.terminated), value, config.n_step)
     if config.target_clip is not None:
@@ -471,6 +479,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         (loss, (q, history)), gradient = jax.value_and_grad(
             lambda critics: critic_loss(nets, critics, batch, y), has_aux=True
         )(params.critics)
+        gradient = sharding.mean_over_shares(gradient)
         critics, critic_opt = apply_gradient(gradient, opt.critics, params.critics, rate)
         return loss, q, history, optax.tree.norm(gradient), critics, critic_opt
 
@@ -481,9 +490,12 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         )  # fmt: skip
         for k in range(config.policy_delay):
             key, key_noise = jax.random.split(key)
-            batch = to_batch(take(ring, indices[k]))
+            batch = to_batch(take(ring, sharding.own_share(indices[k])))
+            # Drawn for the whole batch, so that the numbers do not depend on how many devices share it.
+            shape = (config.sequence_length, config.batch_size * agents, actions.low.size)
+            noise = sharding.own_share(jax.random.normal(key_noise, shape), axis=1)
             factor = learning_rate_factor(config, gradient_steps)
-            y = targets(config, nets, actions, target, batch, h, key_noise)
+            y = targets(config, nets, actions, target, batch, h, noise)
             loss, q, history, critic_norm, critics, critic_opt = critic_step(
                 params, opt, batch, y, factor * h.critic_lr
             )
@@ -494,6 +506,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
             lambda actor: actor_loss(config, nets, actions, actor, old.critics, history, batch, h.saturation_penalty),
             has_aux=True,
         )(params.actor)
+        gradient = sharding.mean_over_shares(gradient)
         learning = gradient_steps > config.critic_only_updates
         actor, actor_opt = apply_gradient(gradient, opt.actor, params.actor, learning * factor * h.actor_lr)
         params, opt = Pair(actor, params.critics), Pair(actor_opt, opt.critics)
@@ -525,7 +538,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         learner, losses = jax.lax.scan(
             lambda learner, block: gradient_block(learner, ring, *block, state.hparams), state.learner, (indices, keys)
         )
-        metrics = {name: jnp.mean(values) for name, values in losses.items()}
+        metrics = sharding.mean_over_shares({name: jnp.mean(values) for name, values in losses.items()})
         metrics |= rollout.episode_means(sums)
         metrics["noise_std"] = noise_std(config, state.hparams, state.updates)
         metrics["learning_rate_factor"] = learning_rate_factor(config, state.learner.gradient_steps)
@@ -569,6 +582,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         gradient_steps_per_update=config.gradient_steps(),
         warmup_env_steps=warmup_pushes * config.env_steps(),
         num_updates=max(config.total_env_steps // config.env_steps(), 1),
+        vectorise_seeds=not (config.actor.recurrent or config.critic.recurrent),
         q_values=q_values,
         warmup_report=warmup_report,
     )

@@ -334,9 +334,14 @@ def computed_targets():
         )), jnp.asarray(terminated))  # fmt: skip
         cases[name] = config, nets, target, batch
 
+    def standard_noise(key, inputs):
+        return jax.random.normal(key, inputs[1].action.shape)
+
     def run(inputs):
         return {
-            name: td3.targets(config, nets, actions, *inputs[name], td3.hparams_of(config), key)
+            name: td3.targets(
+                config, nets, actions, *inputs[name], td3.hparams_of(config), standard_noise(key, inputs[name])
+            )
             for name, (config, nets, _, _) in cases.items()
         }
 

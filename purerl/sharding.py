@@ -1,0 +1,109 @@
+"""One training run on several devices: GPUs, or CPU cores that work as devices of their own.
+
+Reading order: making CPU devices, `Spread` (how a run is laid out), several seeds on one device, the two calls that
+an algorithm makes.
+
+Seeds are spread over the devices where they divide evenly, and then never speak to each other. Otherwise every device
+holds the whole state, does the same environment steps and computes the gradient of its share of each batch; the means
+of the shares are taken before the optimiser, so all copies stay the same.
+
+Cores are worth being devices because small products inside a loop (an LSTM's step) run on one thread each; a second
+core is idle unless it has a batch of its own. The partitioner of `jit` could place the same split by itself, but it
+reduces the weight gradient in every step of the loop and was measured slower than one device.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from purerl.config import ConfigError
+
+_BATCH, _SEEDS = "batch", "seeds"
+
+
+def provide_cpu_devices(count: int) -> None:
+    """Let `count` threads of this process be devices; without effect once something has been computed."""
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError:
+        if jax.device_count() < count:
+            print(f"note: JAX already runs with {jax.device_count()} device(s); num_devices {count} comes too late")
+
+
+class Spread(NamedTuple):
+    """Layout of a run's state over devices; `mesh` is None on one device."""
+
+    mesh: Mesh | None
+    spec: PartitionSpec
+
+    def over(self, updates: Callable[[Any], tuple[Any, Any]]) -> Callable[[Any], tuple[Any, Any]]:
+        """`updates(state) -> (state, metrics)` on all devices.
+
+        With several seeds the leaves of the state are [seeds, ...] and those of the metrics [updates, seeds].
+        """
+        if self.mesh is None:
+            return updates
+        out = self.spec, PartitionSpec(None, *self.spec)
+        return jax.shard_map(updates, mesh=self.mesh, in_specs=self.spec, out_specs=out, check_vma=False)
+
+    def place(self, tree: Any) -> Any:
+        return tree if self.mesh is None else jax.device_put(tree, NamedSharding(self.mesh, self.spec))
+
+
+def spread_of(num_devices: int, num_seeds: int) -> Spread:
+    """Layout for as many of the wanted devices as there are."""
+    devices = np.array(jax.devices()[:num_devices])
+    if devices.size == 1:
+        return Spread(None, PartitionSpec())
+    if num_seeds % devices.size == 0:
+        return Spread(Mesh(devices, (_SEEDS,)), PartitionSpec(_SEEDS))
+    return Spread(Mesh(devices, (_BATCH,)), PartitionSpec())
+
+
+def for_each_seed(function: Callable[[Any], Any], vectorise: bool) -> Callable[[Any], Any]:
+    """`function` of one seed's state for states with a seed axis.
+
+    Args:
+        vectorise: all seeds in one program step. Otherwise seeds take turns on a CPU, whose caches hold the work of one
+            seed but not of all; accelerators vectorise always.
+    """
+    if vectorise or jax.default_backend() != "cpu":
+        return jax.vmap(function)
+    return lambda state: jax.lax.map(function, state)
+
+
+def own_share(batch: jax.Array, axis: int = 0) -> jax.Array:
+    """The part of a batch that this device works on; all of it where devices share no batch.
+
+    Raises:
+        ConfigError: the batch cannot be divided into equal shares.
+    """
+    count = _sharing()
+    if count == 1:
+        return batch
+    size, rest = divmod(batch.shape[axis], count)
+    if rest:
+        raise ConfigError(
+            f"num_devices: a batch of {batch.shape[axis]} has no {count} equal shares; "
+            "change algo.batch_size or num_devices"
+        )
+    return jax.lax.dynamic_slice_in_dim(batch, jax.lax.axis_index(_BATCH) * size, size, axis)
+
+
+def mean_over_shares(tree: Any) -> Any:
+    """Means over the devices that share a batch, of gradients or metrics that are means over their shares."""
+    if _sharing() == 1:
+        return tree
+    flat, unflatten = ravel_pytree(tree)  # devices wait for each other once, not once for every leaf
+    return unflatten(jax.lax.pmean(flat, _BATCH))
+
+
+def _sharing() -> int:
+    try:
+        return jax.lax.axis_size(_BATCH)
+    except NameError:  # outside of `Spread.over`
+        return 1

@@ -1,0 +1,85 @@
+"""Runs on several devices: the same numbers as on one, equal copies, and a clear refusal of uneven shares."""
+
+import jax
+import numpy as np
+import pytest
+import yaml
+from helpers import BASE, arrays
+
+from purerl import train
+from purerl.config import resolve_config
+from purerl.evaluation import build
+from purerl.runner import program_of
+
+TD3 = {
+    "name": "td3",
+    "total_env_steps": 120,
+    "num_envs": 4,
+    "steps_per_update": 5,
+    "sequence_length": 5,
+    "updates_per_step": 0.2,
+    "warmup_steps": 40,
+    "buffer_size": 400,
+    "batch_size": 8,
+    "actor_lr": 1e-2,
+    "critic_lr": 1e-2,
+    "actor": {"lstm_hidden_size": 4, "hidden_sizes": [4]},
+    "critic": {"lstm_hidden_size": 4, "hidden_sizes": [4]},
+}
+CONFIG = {**BASE, "algo": TD3, "epochs": 3}
+
+
+def after_one_epoch(**changes):
+    """Policies (with a seed axis), metrics and state of a small LSTM-TD3 after two updates."""
+    config = resolve_config({**CONFIG, **changes}, "test")
+    program = program_of(build(config).algorithm, config, updates_per_epoch=2)
+    state, metrics = program.chunk(program.place(program.init()))
+    return jax.device_get(program.policy(state)), jax.device_get(metrics), state
+
+
+@pytest.fixture(scope="module")
+def on_one_device():
+    return after_one_epoch()
+
+
+def assert_close(tree, expected):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6), tree, expected)
+
+
+def test_shares_of_a_batch_give_the_numbers_of_one_device(on_one_device):
+    policy, metrics, state = after_one_epoch(num_devices=4)
+    assert_close(policy, on_one_device[0])
+    assert_close(metrics, on_one_device[1])
+    for leaf in jax.tree.leaves(state.learner):
+        copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+        assert len(copies) == 4
+        assert all((copy == copies[0]).all() for copy in copies)
+
+
+@pytest.mark.parametrize(("devices", "seeds"), [(2, 2), (2, 3)])
+def test_seeds_on_several_devices_are_the_single_runs(devices, seeds, on_one_device):
+    """Two seeds get a device each; three cannot be divided by two, and share batches."""
+    policy, metrics, _ = after_one_epoch(num_devices=devices, num_seeds=seeds)
+    first = jax.tree.map(lambda leaf: leaf[:1], policy)
+    assert_close(first, on_one_device[0])
+    np.testing.assert_allclose(metrics["critic_loss"][:, 0], on_one_device[1]["critic_loss"], rtol=1e-4)
+
+
+def test_a_run_on_two_devices_resumes_to_the_same_bits(tmp_path):
+    path = tmp_path / "two.yaml"
+    path.write_text(yaml.safe_dump({**CONFIG, "num_devices": 2}))
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train.main(["--config", str(path), "--run-dir", str(whole)]) == 0
+    assert train.main(["--config", str(path), "--run-dir", str(parts)]) == 0
+    # The state before the last epoch is what a run that was killed during it leaves.
+    (parts / "checkpoints" / "epoch_000003.npz").unlink()
+    (parts / "metadata.json").unlink()
+    assert train.main(["--resume", "--run-dir", str(parts)]) == 0
+    assert arrays(parts / "checkpoints/epoch_000003.npz") == arrays(whole / "checkpoints/epoch_000003.npz")
+
+
+def test_a_batch_without_equal_shares_is_refused(tmp_path, capsys):
+    path = tmp_path / "uneven.yaml"
+    path.write_text(yaml.safe_dump({**CONFIG, "num_devices": 3}))
+    assert train.main(["--config", str(path), "--run-dir", str(tmp_path / "run")]) == 2
+    assert "a batch of 8 has no 3 equal shares; change algo.batch_size or num_devices" in capsys.readouterr().err
