@@ -48,6 +48,11 @@ class Evaluation(_Section):
     quick_dates: list[str] | None = Field(None, description="null: one per season, the first of each in the split")
     early_stop: EarlyStop | None = None
 
+    @property
+    def final_seed(self) -> int:
+        """Of the final score: another than that of the evaluations which chose the best policy."""
+        return self.seed + 1
+
 
 class Checkpointing(_Section):
     every_epochs: int = Field(10, ge=1)

@@ -48,7 +48,7 @@ def command(argv: Sequence[str] | None) -> int:
         raise ConfigError(f"--split {split}: {run.env.name} has {', '.join(run.env.splits)}")
     policy, meta = evaluation.read_policy(args.run, run, args.checkpoint)
     evaluate = evaluation.make_evaluate(run.algorithm, run.env, args.run / "eval" / "bounds")
-    result = evaluate(policy, split, args.episodes or settings.episodes, settings.seed)
+    result = evaluate(policy, split, args.episodes or settings.episodes, settings.final_seed)
     evaluation.print_table(evaluation.score_table(result, f"{args.run}, checkpoint {args.checkpoint}"))
     if args.json:
         report = {

@@ -94,12 +94,12 @@ class _Linear(nn.Module):
     """x W + b for x = [part_1, part_2, ...], without joining the parts."""
 
     width: int
-    init: Callable[..., jax.Array]
+    kernel_init: Callable[..., jax.Array]
 
     @nn.compact
     def __call__(self, parts):
         edges = np.cumsum([0, *(part.shape[-1] for part in parts)])
-        kernel = self.param("kernel", self.init, (int(edges[-1]), self.width))
+        kernel = self.param("kernel", self.kernel_init, (int(edges[-1]), self.width))
         out = self.param("bias", nn.initializers.zeros_init(), (self.width,))
         for part, start, end in zip(parts, edges, edges[1:], strict=False):
             out = out + part @ kernel[start:end]

@@ -464,7 +464,7 @@ class _Session:
         with self._timed("evaluation_s"):
             result = self.evaluate(
                 self.best_policy if self.config.checkpointing.save_best else self.program.policy(self.state),
-                settings.final_split, settings.episodes, settings.seed, with_values=True,
+                settings.final_split, settings.episodes, settings.final_seed, with_values=True,
             )  # fmt: skip
         report = {"epoch": self.memory.epoch, **result.to_json(), "config_hash": config_hash(self.config)}
         write_json(self.run_dir / "eval" / f"final_{settings.final_split}.json", report)

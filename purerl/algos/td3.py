@@ -282,7 +282,7 @@ class Nets:
 
 
 def _each(critics) -> list[Any]:
-    return [jax.tree.map(lambda leaf: leaf[i], critics) for i in range(2)]
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], critics) for i in range(2)]
 
 
 def reduce_twins(values, how: str):
