@@ -407,8 +407,8 @@ def constant_networks(value: tuple[float, float], raw: float):
     """Networks whose output does not depend on their input: critics that say `value`, an actor that says `raw`."""
     nets = td3.Nets(FEED_FORWARD, 3, 1)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape), jax.eval_shape(nets.init, jax.random.key(0)))
-    zeros.critics["head"]["params"]["Dense_1"]["bias"] = jnp.array(value)[:, None]
-    zeros.actor["head"]["params"]["Dense_1"]["bias"] = jnp.array([raw])
+    zeros.critics["head"]["params"]["_Linear_1"]["bias"] = jnp.array(value)[:, None]
+    zeros.actor["head"]["params"]["_Linear_1"]["bias"] = jnp.array([raw])
     return nets, zeros
 
 
@@ -532,7 +532,7 @@ def test_every_traced_number_changes_the_update(name, recurrent):
     state = recurrent.history[4]
     if name == "saturation_penalty":  # acts on outputs beyond the threshold only
         actor = jax.tree.map(jnp.copy, state.learner.params.actor)
-        actor["head"]["params"]["Dense_1"]["bias"] += 3.0
+        actor["head"]["params"]["_Linear_1"]["bias"] += 3.0
         learner = state.learner.replace(params=state.learner.params._replace(actor=actor))
         state = state.replace(learner=learner)
     assert hasattr(state.hparams, name)
