@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import envs_jax
 
 ALGORITHMS: dict[str, str] = {
+    "ppo": "purerl.algos.ppo",
     "td3": "purerl.algos.td3",
 }
 """Name -> module with `Config` and `make`; imported when a configuration asks for it."""

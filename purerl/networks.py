@@ -45,11 +45,16 @@ class Core(nn.Module):
         return [self.param(f"lstm_{i}", init_lstm, width, c.lstm_hidden_size) for i, width in enumerate(widths)]
 
     @nn.compact
-    def __call__(self, xs):
-        """Features [T, B, f] of a whole sequence xs [T, B, d] that starts with an empty memory."""
+    def __call__(self, xs, carry=None, reset=None):
+        """Features [T, B, f] of a whole sequence xs [T, B, d].
+
+        Args:
+            carry: memory before the first step as in `initial_carry`; None: empty.
+            reset: bool [T, B]: empty the memory before this step; None: never.
+        """
         h = xs
-        for params in self.layers(xs.shape[-1]):
-            h, _ = lstm_sequence(params, h)
+        for i, params in enumerate(self.layers(xs.shape[-1])):
+            h, _ = lstm_sequence(params, h, carry[i] if carry else None, reset)
         return self._join(h, xs)
 
     @nn.compact

@@ -31,6 +31,7 @@ from envs_jax.spaces import Box
 from purerl import rollout, sharding
 from purerl.buffers import Ring, Sequences, make_ring, push, sample_indices, take
 from purerl.networks import Core, Head, NetworkConfig, initial_carry
+from purerl.optimizers import LrSchedule, OptimizerName, descend, make_optimizer
 from purerl.returns import n_step_returns
 from purerl.types import Algorithm
 
@@ -38,15 +39,6 @@ SATURATED = 0.95
 """Share of the half range from which an action counts as saturated."""
 IDLE = 0.05
 """Actions up to this magnitude (in units) count as idle in the report of the warm-up."""
-
-
-class LrSchedule(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    type: Literal["constant", "step", "cosine"] = "constant"
-    decay_factor: float = Field(0.5, gt=0, le=1, description="step: multiplied after every decay_env_steps")
-    decay_env_steps: int = Field(10_000, gt=0)
-    final_factor: float = Field(0.0, ge=0, le=1, description="cosine: share of the rate that is left at the end")
 
 
 class Exploration(BaseModel):
@@ -79,7 +71,7 @@ class Config(BaseModel):
     actor_lr: float = Field(5e-5, gt=0)
     critic_lr: float = Field(5e-5, gt=0)
     lr_schedule: LrSchedule = LrSchedule()
-    optimizer: Literal["adam", "adamw", "rmsprop"] = "adam"
+    optimizer: OptimizerName = "adam"
     max_grad_norm: float = Field(1.0, gt=0)
     target_value: Literal["min", "mean"] = "min"
     actor_value: Literal["min", "mean", "q1"] = "min"
@@ -332,32 +324,13 @@ def actor_loss(config: Config, nets: Nets, actions: Actions, actor, critics, his
 
 def learning_rate_factor(config: Config, gradient_steps):
     """Schedule at a number of gradient steps done, as a factor of the base rate."""
-    s = config.lr_schedule
     env_steps = gradient_steps * (config.env_steps() / config.gradient_steps())
-    match s.type:
-        case "constant":
-            return jnp.ones(())
-        case "step":
-            return s.decay_factor ** jnp.floor(env_steps / s.decay_env_steps)
-        case "cosine":
-            done = jnp.clip(env_steps / config.total_env_steps, 0.0, 1.0)
-            return s.final_factor + (1 - s.final_factor) * 0.5 * (1 + jnp.cos(jnp.pi * done))
+    return config.lr_schedule.factor(env_steps, config.total_env_steps)
 
 
 def noise_std(config: Config, h: HParams, updates):
     done = jnp.clip(updates * config.env_steps() / config.exploration.noise_decay_env_steps, 0.0, 1.0)
     return h.initial_noise_std + done * (h.final_noise_std - h.initial_noise_std)
-
-
-def make_optimizer(config: Config) -> optax.GradientTransformation:
-    """Direction only: the learning rate is traced and applied by the caller."""
-    scale = {"adam": optax.scale_by_adam, "rmsprop": optax.scale_by_rms}
-    if config.optimizer == "adamw":
-        rule = optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(1e-4))
-    else:
-        rule = scale[config.optimizer]()
-    # On one flat vector: dozens of small leaves would cost more in overhead and compile time than in arithmetic.
-    return optax.flatten(optax.chain(optax.clip_by_global_norm(config.max_grad_norm), rule))
 
 
 def hparams_of(config: Config) -> HParams:
@@ -391,7 +364,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         each = lambda obs, action: env.preview(obs[None], action[None] * actions.unit, env_params)[0]  # noqa: E731
         preview = jax.vmap(jax.vmap(each))
     nets = Nets(config, obs_dim, actions.low.size, preview)
-    optimizer = make_optimizer(config)
+    optimizer = make_optimizer(config.optimizer, config.max_grad_norm)
     items = config.items_per_push()
     capacity = max(config.buffer_size // config.sequence_length // items, 1) * items
     warmup_pushes = max(-(-config.warmup_steps // config.env_steps()), 1)
@@ -471,16 +444,12 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
             hparams=hparams,
         )
 
-    def apply_gradient(gradient, opt_state, params, rate):
-        direction, opt_state = optimizer.update(gradient, opt_state, params)
-        return optax.apply_updates(params, jax.tree.map(lambda d: -rate * d, direction)), opt_state
-
     def critic_step(params, opt, batch, y, rate):
         (loss, (q, history)), gradient = jax.value_and_grad(
             lambda critics: critic_loss(nets, critics, batch, y), has_aux=True
         )(params.critics)
         gradient = sharding.mean_over_shares(gradient)
-        critics, critic_opt = apply_gradient(gradient, opt.critics, params.critics, rate)
+        critics, critic_opt = descend(optimizer, gradient, opt.critics, params.critics, rate)
         return loss, q, history, optax.tree.norm(gradient), critics, critic_opt
 
     def gradient_block(learner: Learner, ring: Ring, indices, key, h: HParams):
@@ -508,7 +477,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         )(params.actor)
         gradient = sharding.mean_over_shares(gradient)
         learning = gradient_steps > config.critic_only_updates
-        actor, actor_opt = apply_gradient(gradient, opt.actor, params.actor, learning * factor * h.actor_lr)
+        actor, actor_opt = descend(optimizer, gradient, opt.actor, params.actor, learning * factor * h.actor_lr)
         params, opt = Pair(actor, params.critics), Pair(actor_opt, opt.critics)
         target = optax.incremental_update(params, target, h.tau)
         metrics = {

@@ -114,7 +114,7 @@ def test_head_is_a_perceptron_with_a_linear_output(activation):
     head = Head(NetworkConfig(hidden_sizes=(6, 5), activation=activation), out_dim=2)
     x = jnp.asarray(np.random.default_rng(2).normal(size=(3, IN)), jnp.float32)
     params = filled(jax.eval_shape(head.init, jax.random.key(0), x))
-    dense = [params["params"][f"Dense_{i}"] for i in range(3)]
+    dense = [params["params"][f"_Linear_{i}"] for i in range(3)]
     h = x
     for layer in dense[:2]:
         h = ACTIVATIONS[activation](h @ layer["kernel"] + layer["bias"])
@@ -124,7 +124,7 @@ def test_head_is_a_perceptron_with_a_linear_output(activation):
 def test_small_output_scale_keeps_a_fresh_policy_near_zero():
     def kernel(scale):
         head = Head(NetworkConfig(hidden_sizes=()), 400, out_scale=scale)
-        return head.init(jax.random.key(0), jnp.ones((1, IN)))["params"]["Dense_0"]["kernel"]
+        return head.init(jax.random.key(0), jnp.ones((1, IN)))["params"]["_Linear_0"]["kernel"]
 
     kernels = {scale: kernel(scale) for scale in (1.0, 0.1)}
     np.testing.assert_allclose(kernels[0.1], 0.1 * kernels[1.0], atol=1e-6)

@@ -13,6 +13,7 @@ from envs_jax.spaces import Box, Discrete
 from purerl.algos import td3
 from purerl.buffers import Sequences, sample_indices, take
 from purerl.networks import NetworkConfig
+from purerl.optimizers import LrSchedule, make_optimizer
 
 T = 4
 """Steps of a day in the marker world."""
@@ -406,8 +407,8 @@ def constant_networks(value: tuple[float, float], raw: float):
     """Networks whose output does not depend on their input: critics that say `value`, an actor that says `raw`."""
     nets = td3.Nets(FEED_FORWARD, 3, 1)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape), jax.eval_shape(nets.init, jax.random.key(0)))
-    zeros.critics["head"]["params"]["Dense_1"]["bias"] = jnp.array(value)[:, None]
-    zeros.actor["head"]["params"]["Dense_1"]["bias"] = jnp.array([raw])
+    zeros.critics["head"]["params"]["_Linear_1"]["bias"] = jnp.array(value)[:, None]
+    zeros.actor["head"]["params"]["_Linear_1"]["bias"] = jnp.array([raw])
     return nets, zeros
 
 
@@ -491,7 +492,7 @@ def test_learning_rate_schedules():
     """One environment step here is an eighth of a gradient step."""
     factor = lambda schedule, steps: float(  # noqa: E731
         td3.learning_rate_factor(
-            FEED_FORWARD.model_copy(update={"lr_schedule": td3.LrSchedule(**schedule), "total_env_steps": 800}), steps
+            FEED_FORWARD.model_copy(update={"lr_schedule": LrSchedule(**schedule), "total_env_steps": 800}), steps
         )
     )
     assert factor({}, 10**6) == 1
@@ -504,7 +505,7 @@ def test_learning_rate_schedules():
 @pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop"])
 def test_optimizers_clip_the_norm_and_differ(name):
     """The first direction: Adam's is the sign of the clipped gradient; rmsprop's is ten times that (decay 0.9)."""
-    optimizer = td3.make_optimizer(FEED_FORWARD.model_copy(update={"optimizer": name, "max_grad_norm": 1e-6}))
+    optimizer = make_optimizer(name, max_grad_norm=1e-6)
     params = {"a": jnp.array([2.0, -2.0])}
     direction, _ = optimizer.update({"a": jnp.array([3.0, -4.0])}, optimizer.init(params), params)
     # Clipped to 0.6e-6 and 0.8e-6, so that the 1e-8 in the denominators shows.
@@ -531,7 +532,7 @@ def test_every_traced_number_changes_the_update(name, recurrent):
     state = recurrent.history[4]
     if name == "saturation_penalty":  # acts on outputs beyond the threshold only
         actor = jax.tree.map(jnp.copy, state.learner.params.actor)
-        actor["head"]["params"]["Dense_1"]["bias"] += 3.0
+        actor["head"]["params"]["_Linear_1"]["bias"] += 3.0
         learner = state.learner.replace(params=state.learner.params._replace(actor=actor))
         state = state.replace(learner=learner)
     assert hasattr(state.hparams, name)
@@ -544,7 +545,7 @@ def test_every_traced_number_changes_the_update(name, recurrent):
 
 BASES = {"transitions": FEED_FORWARD, "days": RECURRENT}
 STATIC = {
-    "total_env_steps": ("transitions", {"total_env_steps": 64, "lr_schedule": td3.LrSchedule(type="cosine")}),
+    "total_env_steps": ("transitions", {"total_env_steps": 64, "lr_schedule": LrSchedule(type="cosine")}),
     "num_envs": ("transitions", {"num_envs": 8}),
     "steps_per_update": ("transitions", {"steps_per_update": 8}),
     "sequence_length": ("transitions", {"sequence_length": T}),
@@ -554,10 +555,10 @@ STATIC = {
     "batch_size": ("transitions", {"batch_size": 6}),
     "n_step": ("days", {"n_step": 2}),
     "policy_delay": ("transitions", {"policy_delay": 1}),
-    "lr_schedule": ("transitions", {"lr_schedule": td3.LrSchedule(type="step")}),
-    "lr_schedule.decay_factor": ("transitions", {"lr_schedule": td3.LrSchedule(type="step", decay_factor=0.1)}),
-    "lr_schedule.decay_env_steps": ("transitions", {"lr_schedule": td3.LrSchedule(type="step", decay_env_steps=3)}),
-    "lr_schedule.final_factor": ("transitions", {"lr_schedule": td3.LrSchedule(type="cosine", final_factor=0.5)}),
+    "lr_schedule": ("transitions", {"lr_schedule": LrSchedule(type="step")}),
+    "lr_schedule.decay_factor": ("transitions", {"lr_schedule": LrSchedule(type="step", decay_factor=0.1)}),
+    "lr_schedule.decay_env_steps": ("transitions", {"lr_schedule": LrSchedule(type="step", decay_env_steps=3)}),
+    "lr_schedule.final_factor": ("transitions", {"lr_schedule": LrSchedule(type="cosine", final_factor=0.5)}),
     "optimizer": ("transitions", {"optimizer": "rmsprop"}),
     "max_grad_norm": ("transitions", {"max_grad_norm": 7.0}),
     "target_value": ("transitions", {"target_value": "mean"}),
@@ -601,7 +602,7 @@ def test_every_static_key_changes_the_program(key, programs):
         key.startswith("lr_schedule.") or key == "total_env_steps"
     ):  # compared with the same schedule as it is by default
         kind = changed.lr_schedule.type
-        reference = reference.model_copy(update={"lr_schedule": td3.LrSchedule(type=kind)})
+        reference = reference.model_copy(update={"lr_schedule": LrSchedule(type=kind)})
     assert programs(changed) != programs(reference)
 
 

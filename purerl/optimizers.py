@@ -1,0 +1,51 @@
+"""Optimisers and learning-rate schedules, shared by all algorithms."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from pydantic import BaseModel, ConfigDict, Field
+
+OptimizerName = Literal["adam", "adamw", "rmsprop"]
+
+
+class LrSchedule(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["constant", "step", "linear", "cosine"] = "constant"
+    decay_factor: float = Field(0.5, gt=0, le=1, description="step: multiplied after every decay_env_steps")
+    decay_env_steps: int = Field(10_000, gt=0)
+    final_factor: float = Field(0.0, ge=0, le=1, description="linear, cosine: share of the rate left at the end")
+
+    def factor(self, env_steps: jax.Array, total_env_steps: int) -> jax.Array:
+        """Share of the base rate after `env_steps` of training."""
+        done = jnp.clip(env_steps / total_env_steps, 0.0, 1.0)
+        match self.type:
+            case "constant":
+                return jnp.ones(())
+            case "step":
+                return self.decay_factor ** jnp.floor(env_steps / self.decay_env_steps)
+            case "linear":
+                return 1.0 - (1.0 - self.final_factor) * done
+            case "cosine":
+                return self.final_factor + (1 - self.final_factor) * 0.5 * (1 + jnp.cos(jnp.pi * done))
+
+
+def make_optimizer(name: OptimizerName, max_grad_norm: float, eps: float = 1e-8) -> optax.GradientTransformation:
+    """Gradients clipped by their global norm, then the rule's direction; the caller applies the (traced) rate."""
+    match name:
+        case "adam":
+            rule = optax.scale_by_adam(eps=eps)
+        case "adamw":
+            rule = optax.chain(optax.scale_by_adam(eps=eps), optax.add_decayed_weights(1e-4))
+        case "rmsprop":
+            rule = optax.scale_by_rms()
+    # On one flat vector: dozens of small leaves would cost more in overhead and compile time than in arithmetic.
+    return optax.flatten(optax.chain(optax.clip_by_global_norm(max_grad_norm), rule))
+
+
+def descend(optimizer: optax.GradientTransformation, gradient, opt_state, params, rate: jax.Array):
+    """`(params, opt_state)` after one step against `gradient` with the learning rate `rate`."""
+    direction, opt_state = optimizer.update(gradient, opt_state, params)
+    return optax.apply_updates(params, jax.tree.map(lambda d: -rate * d, direction)), opt_state

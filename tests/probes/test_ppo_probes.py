@@ -1,0 +1,182 @@
+"""PPO learns the values and policies of the probe worlds: feed-forward, and recurrent with resets inside roll-outs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probe_worlds import Probe, probe_world, stacked
+
+from envs_jax.base import Environment
+from envs_jax.spaces import Box, Discrete
+from purerl.algos import ppo
+from purerl.networks import NetworkConfig
+
+GAMMA = 0.5
+PERCEPTRON = NetworkConfig(hidden_sizes=(16, 16), activation="tanh")
+MEMORY = NetworkConfig(lstm_hidden_size=16, hidden_sizes=(16,), activation="tanh")
+FEED_FORWARD = ppo.Config(
+    num_envs=16, steps_per_update=16, epochs=4, minibatches=4, gamma=GAMMA, gae_lambda=0.9, lr=5e-3, value_clip=None,
+    entropy_coef=0.0, initial_log_std=-0.5, max_grad_norm=1.0, actor=PERCEPTRON, critic=PERCEPTRON,
+)  # fmt: skip
+RECURRENT = FEED_FORWARD.model_copy(update={"actor": MEMORY, "critic": MEMORY, "steps_per_update": 20})
+
+
+def trained(config: ppo.Config, env: Environment, probes: dict[str, Probe], updates: int):
+    """Per probe: `(values, actions)` along observations [T, N, d] from an empty memory, actions greedy."""
+
+    def algorithm_of(probe):
+        return ppo.make(config, env, probe)
+
+    @jax.jit
+    def train(probes, keys):
+        def one(probe, key):
+            algorithm = algorithm_of(probe)
+            state = algorithm.init(key, algorithm.hparams)
+            return jax.lax.scan(lambda s, _: (algorithm.update(s)[0], None), state, length=updates)[0].params
+
+        return jax.vmap(one)(probes, keys)
+
+    params = train(stacked(probes), jax.random.split(jax.random.key(0), len(probes)))
+    nets = ppo.Nets(config, 2, Box(-1.0, 1.0, (1, 1)))
+
+    def ask(name: str, obs):
+        mine = jax.tree.map(lambda x: x[list(probes).index(name)], params)
+        obs = jnp.asarray(obs, jnp.float32)
+        mean, _ = nets.outputs(mine["actor"], obs)
+        return np.asarray(nets.value(mine["critic"], obs)), np.asarray(mean)[..., 0]
+
+    return ask
+
+
+FEED_FORWARD_PROBES = {
+    "constant": Probe(every_step=1.0),
+    "observed": Probe(cue=1.0),
+    "delayed": Probe(length=2.0, last_step=1.0),
+    "chosen": Probe(follow_cue=1.0),
+    "endless": Probe(length=10.0, every_step=1.0, progress_shown=0.0, time_limit=1.0),
+}
+
+
+@pytest.fixture(scope="module")
+def feed_forward():
+    ask = trained(FEED_FORWARD, probe_world(), FEED_FORWARD_PROBES, updates=60)
+    return lambda name, *observations: [x[0] for x in ask(name, [observations])]
+
+
+def test_constant_reward(feed_forward):
+    value, _ = feed_forward("constant", (1, 0), (-1, 0))
+    np.testing.assert_allclose(value, 1, atol=0.05)
+
+
+def test_reward_that_the_observation_tells(feed_forward):
+    value, _ = feed_forward("observed", (1, 0), (-1, 0))
+    np.testing.assert_allclose(value, [1, -1], atol=0.1)
+
+
+def test_delayed_reward_is_discounted(feed_forward):
+    value, _ = feed_forward("delayed", (1, 0), (1, 0.5), (-1, 0), (-1, 0.5))
+    np.testing.assert_allclose(value, [GAMMA, 1, GAMMA, 1], atol=0.05)
+
+
+def test_policy_follows_the_cue(feed_forward):
+    _, action = feed_forward("chosen", (1, 0), (-1, 0))
+    np.testing.assert_allclose(action, [0.5, -0.5], atol=0.15)
+
+
+def test_a_time_limit_does_not_end_the_world(feed_forward):
+    """Cutting the bootstrap at every tenth step would show: the mean over the steps would be 1.8."""
+    value, _ = feed_forward("endless", (1, 0), (-1, 0))
+    np.testing.assert_allclose(value, 1 / (1 - GAMMA), atol=0.05)
+
+
+# With memory: episodes of six steps in roll-outs of twenty, so that ends fall everywhere
+
+LENGTH = 6
+RECURRENT_PROBES = {
+    "remembered": Probe(length=LENGTH, follow_cue=4.0, cue_shown_once=1.0),
+    "delayed": Probe(length=LENGTH, last_step=4.0, progress_shown=0.0),
+    "endless": Probe(length=LENGTH, every_step=1.0, progress_shown=0.0, time_limit=1.0),
+}
+CUES = np.array([1.0, -1.0])
+
+
+def episodes(probe: Probe) -> np.ndarray:
+    """Observations [T, 2, 2] of an episode with either cue."""
+    step = np.arange(LENGTH)
+    shown = CUES[None] * ((step == 0) | (probe.cue_shown_once == 0))[:, None]
+    progress = np.broadcast_to((probe.progress_shown * step / LENGTH)[:, None], shown.shape)
+    return np.stack([shown, progress], axis=-1)
+
+
+@pytest.fixture(scope="module")
+def recurrent():
+    ask = trained(RECURRENT, probe_world(LENGTH), RECURRENT_PROBES, updates=150)
+    return lambda name: ask(name, episodes(RECURRENT_PROBES[name]))
+
+
+def test_memory_connects_the_cue_with_the_end(recurrent):
+    _, action = recurrent("remembered")
+    np.testing.assert_allclose(action[-1], CUES / 2, atol=0.2)
+
+
+def test_values_count_the_steps_to_the_reward(recurrent):
+    """Nothing in the observation tells the time: only memory can discount the reward at the end."""
+    value, _ = recurrent("delayed")
+    expected = 4 * GAMMA ** (LENGTH - 1 - np.arange(LENGTH))
+    np.testing.assert_allclose(value, np.tile(expected[:, None], 2), atol=0.4)
+
+
+def test_a_time_limit_does_not_end_the_world_with_memory(recurrent):
+    value, _ = recurrent("endless")
+    np.testing.assert_allclose(value, 1 / (1 - GAMMA), atol=0.1)
+
+
+# Masks
+
+
+def tempting_world() -> Environment:
+    """Three actions pay 1, 2 and 10; the last is legal only where the observation says so."""
+
+    def reset_env(key, params):
+        legal = jax.random.bernoulli(key).astype(jnp.float32)
+        return legal[None], legal
+
+    def step_env(key, legal, action, params):
+        reward = jnp.array([1.0, 2.0, 10.0])[action]
+        paid = jnp.where((action == 2) & (legal < 0.5), -100.0, reward)
+        return legal[None], legal, paid, jnp.array(True), jnp.array(False), {}
+
+    return Environment(
+        name="tempting",
+        default_params=None,
+        reset_env=reset_env,
+        step_env=step_env,
+        observation_space=lambda params: Box(0.0, 1.0, (1,)),
+        action_space=lambda params: Discrete(3),
+        action_mask=lambda legal, params: jnp.stack([jnp.array(True), jnp.array(True), legal > 0.5]),
+    )
+
+
+@pytest.fixture(scope="module")
+def tempted():
+    algorithm = ppo.make(FEED_FORWARD.model_copy(update={"entropy_coef": 0.01}), tempting_world())
+
+    @jax.jit
+    def train(key):
+        state = algorithm.init(key, algorithm.hparams)
+        return jax.lax.scan(lambda s, _: algorithm.update(s), state, length=30)
+
+    return algorithm, *train(jax.random.key(0))
+
+
+def test_illegal_actions_are_never_taken(tempted):
+    _, _, metrics = tempted
+    assert float(metrics["episode/return"].min()) > 0, "a single illegal action costs 100"
+
+
+def test_the_best_legal_action_is_learned(tempted):
+    algorithm, state, _ = tempted
+    obs = jnp.array([[[0.0]], [[1.0]]])
+    mask = jnp.array([[[True, True, False]], [[True, True, True]]])
+    action, _ = algorithm.act(algorithm.policy(state), (), obs, mask, None, True)
+    np.testing.assert_array_equal(action[:, 0], [1, 2])

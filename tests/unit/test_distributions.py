@@ -1,0 +1,104 @@
+"""Distributions against numerical integration, numbers worked out by hand, and their own samples."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from purerl.distributions import MASKED, Categorical, Normal, SquashedNormal, masked
+
+CASES = [(0.0, 0.0), (1.3, -1.0), (-2.0, 0.5), (4.0, -2.0)]
+"""Mean and log standard deviation."""
+
+
+def density(dist, action: float) -> float:
+    raw = jnp.arctanh(jnp.asarray([action], jnp.float64))
+    return float(jnp.exp(dist.log_prob(raw)))
+
+
+@pytest.mark.parametrize(("mean", "log_std"), CASES)
+def test_squashed_density_integrates_to_one(x64, mean, log_std):
+    dist = SquashedNormal(jnp.array([mean]), jnp.array([log_std]))
+    centre = [float(np.tanh(mean + d * np.exp(log_std))) for d in (-1, 0, 1)]
+    total, _ = integrate.quad(lambda a: density(dist, a), -1, 1, points=centre, limit=300)
+    assert total == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize(("mean", "log_std"), CASES[:3])
+def test_squashed_entropy_is_the_integral(x64, mean, log_std):
+    dist = SquashedNormal(jnp.array([mean]), jnp.array([log_std]))
+    std = np.exp(log_std)
+
+    def integrand(u):
+        return stats.norm.pdf(u, mean, std) * -float(dist.log_prob(jnp.array([u])))
+
+    expected, _ = integrate.quad(integrand, mean - 10 * std, mean + 10 * std, limit=300)
+    assert float(dist.entropy()) == pytest.approx(expected, abs=2e-3)
+
+
+def test_squashed_log_prob_is_finite_far_in_saturation():
+    dist = SquashedNormal(jnp.zeros(1), jnp.zeros(1))
+    raw = jnp.array([[-40.0], [-15.0], [0.0], [15.0], [40.0]])
+    value, gradient = dist.log_prob(raw), jax.grad(lambda u: dist.log_prob(u).sum())(raw)
+    assert bool(jnp.isfinite(value).all() & jnp.isfinite(gradient).all())
+    # -u^2/2 - log(2 pi)/2 - 2 (log 2 - u) for large u
+    assert float(value[3]) == pytest.approx(-112.5 - 0.9189385 - 2 * (np.log(2) - 15), rel=1e-5)
+
+
+def test_normal_by_scipy():
+    mean, log_std, x = np.array([0.3, -1.0]), np.array([0.2, -0.7]), np.array([1.0, 0.5])
+    dist = Normal(jnp.asarray(mean), jnp.asarray(log_std))
+    reference = stats.norm(mean, np.exp(log_std))
+    assert float(dist.log_prob(jnp.asarray(x))) == pytest.approx(reference.logpdf(x).sum(), abs=1e-5)
+    assert float(dist.entropy()) == pytest.approx(reference.entropy().sum(), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Normal, SquashedNormal])
+def test_kl_of_normals_is_the_mean_log_ratio_of_samples(kind):
+    p, q = kind(jnp.array([0.2]), jnp.array([-0.3])), kind(jnp.array([-0.4]), jnp.array([0.1]))
+    u = p.mean + jnp.exp(p.log_std) * jax.random.normal(jax.random.key(0), (200_000, 1))
+    assert float(p.kl(q)) == pytest.approx(float(jnp.mean(p.log_prob(u) - q.log_prob(u))), abs=5e-3)
+    assert float(p.kl(p)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_categorical_by_hand():
+    """Probabilities 1/2, 1/4, 1/4."""
+    dist = Categorical(jnp.log(jnp.array([2.0, 1.0, 1.0])))
+    np.testing.assert_allclose(dist.log_prob(jnp.array(1)), np.log(0.25), rtol=1e-6)
+    np.testing.assert_allclose(dist.entropy(), 1.5 * np.log(2), rtol=1e-6)
+    uniform = Categorical(jnp.zeros(3))
+    np.testing.assert_allclose(dist.kl(uniform), np.log(3) - 1.5 * np.log(2), rtol=1e-5)
+    assert int(dist.mode()) == 0
+
+
+def test_illegal_actions_are_never_taken_and_give_no_gradient():
+    legal = jnp.array([True, False, True])
+
+    def loss(logits):
+        dist = Categorical(masked(logits, legal))
+        return dist.entropy() + dist.log_prob(jnp.array(2))
+
+    logits = jnp.array([0.5, 50.0, -0.5])
+    dist = Categorical(masked(logits, legal))
+    assert float(jnp.exp(dist.log_prob(jnp.array(1)))) == 0.0
+    drawn = jax.vmap(dist.sample)(jax.random.split(jax.random.key(1), 2000))
+    assert set(np.unique(drawn)) == {0, 2}
+    alone = Categorical(logits[jnp.array([0, 2])])
+    np.testing.assert_allclose(dist.entropy(), alone.entropy(), rtol=1e-5)
+    gradient = jax.grad(loss)(logits)
+    assert bool(jnp.isfinite(gradient).all())
+    assert float(gradient[1]) == 0.0
+    assert np.isfinite(MASKED)
+
+
+@pytest.mark.parametrize(
+    "dist",
+    [Categorical(jnp.array([0.1, 1.0, -1.0])), Normal(jnp.array([1.0]), jnp.array([-1.0])),
+     SquashedNormal(jnp.array([1.0]), jnp.array([-1.0]))],
+)  # fmt: skip
+def test_samples_have_the_probabilities_they_are_told(dist):
+    """The mean of -log p over samples is the entropy."""
+    raw = jax.vmap(dist.sample)(jax.random.split(jax.random.key(2), 50_000))
+    estimate = -jnp.mean(jax.vmap(dist.log_prob)(raw))
+    assert float(estimate) == pytest.approx(float(dist.entropy()), abs=0.02)

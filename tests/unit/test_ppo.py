@@ -1,0 +1,208 @@
+"""PPO's loss against numbers computed row by row, its keys, and the rules of a traced algorithm."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from envs_jax.base import Environment
+from envs_jax.spaces import Box, Discrete
+from purerl.algos import ppo
+from purerl.networks import NetworkConfig
+
+LINEAR = NetworkConfig(hidden_sizes=())
+CONFIG = ppo.Config(actor=LINEAR, critic=LINEAR, num_envs=2, steps_per_update=8, minibatches=2, epochs=2)
+LEGAL = np.array([[1, 1, 1], [1, 0, 1], [0, 1, 1], [1, 1, 0], [1, 1, 1]], bool)
+
+
+def log_softmax(x):
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+
+def linear_case(config: ppo.Config):
+    """Nets without hidden layers, random parameters, five rows, and the numbers a loss is made of."""
+    rng = np.random.default_rng(0)
+    nets = ppo.Nets(config, 2, Discrete(3, (1,)))
+    shapes = jax.eval_shape(nets.init, jax.random.key(0))
+    params = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), jnp.float32), shapes)
+    obs, old = rng.normal(size=(5, 2)), rng.normal(size=(5, 3))
+    action = np.array([0, 2, 1, 0, 2])
+    masked_old = log_softmax(np.where(LEGAL, old, -1e9))
+    batch = ppo.Batch(
+        *(jnp.asarray(x, jnp.float32) for x in (obs,)), jnp.asarray(LEGAL), jnp.asarray(action),
+        jnp.asarray(old, jnp.float32), jnp.asarray(masked_old[np.arange(5), action], jnp.float32),
+        *(jnp.asarray(x, jnp.float32) for x in rng.normal(size=(3, 5))),
+    )  # fmt: skip
+    return nets, params, batch
+
+
+def layer(head):
+    kernel, bias = jax.tree.leaves(head)[::-1] if jax.tree.leaves(head)[0].ndim == 1 else jax.tree.leaves(head)
+    return np.asarray(kernel, np.float64), np.asarray(bias, np.float64)
+
+
+@pytest.mark.parametrize("value_clip", [0.2, None])
+@pytest.mark.parametrize("kl_coef", [0.0, 0.3])
+def test_loss_row_by_row(value_clip, kl_coef):
+    config = CONFIG.model_copy(update={"value_clip": value_clip, "kl_coef": kl_coef})
+    nets, params, batch = linear_case(config)
+    h = ppo.hparams_of(config)
+    total, watched = ppo.loss(nets, params, batch, ppo.Memory((), (), None), h, 0.05, kl_coef)
+
+    w, b = layer(params["actor"]["head"])
+    wv, bv = layer(params["critic"]["head"])
+    policy_losses, value_losses, entropies, kls, far = [], [], [], [], []
+    for i in range(5):
+        x = np.asarray(batch.obs[i], np.float64)
+        log_p = log_softmax(np.where(LEGAL[i], x @ w + b, -1e9))
+        log_q = log_softmax(np.where(LEGAL[i], np.asarray(batch.old_outputs[i], np.float64), -1e9))
+        ratio = np.exp(log_p[batch.raw_action[i]] - log_q[batch.raw_action[i]])
+        advantage = float(batch.advantage[i])
+        policy_losses.append(-min(ratio * advantage, np.clip(ratio, 0.8, 1.2) * advantage))
+        value = (x @ wv + bv)[0]
+        error = (value - float(batch.target[i])) ** 2
+        if value_clip is not None:
+            near = float(batch.old_value[i]) + np.clip(value - float(batch.old_value[i]), -value_clip, value_clip)
+            error = max(error, (near - float(batch.target[i])) ** 2)
+        value_losses.append(error / 2)
+        p = np.exp(log_p)
+        entropies.append(-sum(p[k] * log_p[k] for k in range(3) if p[k] > 0))
+        kls.append(sum(np.exp(log_q[k]) * (log_q[k] - log_p[k]) for k in range(3) if LEGAL[i, k]))
+        far.append(abs(ratio - 1) > 0.2)
+    expected = np.mean(policy_losses) + 0.5 * np.mean(value_losses) - 0.05 * np.mean(entropies) + kl_coef * np.mean(kls)
+    assert float(total) == pytest.approx(expected, rel=1e-5)
+    assert float(watched["policy_loss"]) == pytest.approx(np.mean(policy_losses), rel=1e-5)
+    assert float(watched["value_loss"]) == pytest.approx(np.mean(value_losses), rel=1e-5)
+    assert float(watched["entropy"]) == pytest.approx(np.mean(entropies), rel=1e-5)
+    assert float(watched["clip_fraction"]) == pytest.approx(np.mean(far))
+
+
+def test_at_the_old_policy_the_gradient_is_the_policy_gradient():
+    """Ratio one: the surrogate's gradient is that of mean(advantage * log pi)."""
+    nets, params, batch = linear_case(CONFIG)
+    outputs = nets.outputs(params["actor"], batch.obs)
+    dist = nets.distribution(outputs, batch.legal)
+    batch = batch._replace(old_outputs=outputs, old_log_prob=dist.log_prob(batch.raw_action))
+    h = ppo.hparams_of(CONFIG.model_copy(update={"value_coef": 0.0}))
+
+    def surrogate(actor):
+        return ppo.loss(nets, {**params, "actor": actor}, batch, ppo.Memory((), (), None), h, 0.0, 0.0)[0]
+
+    def plain(actor):
+        dist = nets.distribution(nets.outputs(actor, batch.obs), batch.legal)
+        return -jnp.mean(batch.advantage * dist.log_prob(batch.raw_action))
+
+    ours, reference = jax.grad(surrogate)(params["actor"]), jax.grad(plain)(params["actor"])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours, reference)
+
+
+@pytest.mark.parametrize(("kl", "factor"), [(0.001, 0.5), (0.01, 1.0), (0.02, 2.0)])
+def test_the_kl_coefficient_follows_its_target(kl, factor):
+    config = CONFIG.model_copy(update={"kl_coef": 0.2, "kl_target": 0.01})
+    assert float(ppo.adapted_kl_coef(config, jnp.float32(0.2), jnp.float32(kl))) == pytest.approx(0.2 * factor)
+    assert float(ppo.adapted_kl_coef(CONFIG, jnp.float32(0.2), jnp.float32(kl))) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"minibatches": 5}, "must divide num_envs . steps_per_update = 16"),
+        ({"minibatches": 4, "actor": {"lstm_hidden_size": 4}}, "must divide num_envs = 2"),
+        ({"clip": 0.0}, "greater than 0"),
+        ({"clipp": 0.1}, "Extra inputs"),
+    ],
+)
+def test_impossible_settings_are_refused(changes, words):
+    with pytest.raises(ValidationError, match=words):
+        ppo.Config(**{**CONFIG.model_dump(), **changes})
+
+
+# Updates
+
+
+def walk_world(space=None) -> Environment:
+    """Endless walk cut after five steps: reward minus the distance from the start; the action is the step."""
+    space = Box(-2.0, 6.0, (2,)) if space is None else space
+
+    def reset_env(key, params):
+        state = (jnp.zeros(2), jnp.zeros((), jnp.int32))
+        return state[0], state
+
+    def step_env(key, state, action, params):
+        move = action if isinstance(space, Box) else jnp.array([1.0, -1.0]) * (action - 1)
+        at, time = state[0] + move / 10, state[1] + 1
+        reward = -jnp.sum(jnp.abs(at))
+        return at, (at, time), reward, jnp.array(False), time == 5, {"lowest": jnp.min(move), "highest": jnp.max(move)}
+
+    return Environment(
+        name="walk",
+        default_params=None,
+        reset_env=reset_env,
+        step_env=step_env,
+        observation_space=lambda params: Box(-10.0, 10.0, (2,)),
+        action_space=lambda params: space,
+        episode_sums={"lowest": "lowest", "highest": "highest"},
+    )
+
+
+def one_update(config, env, seed=0):
+    algorithm = ppo.make(config, env)
+    state = algorithm.init(jax.random.key(seed), algorithm.hparams)
+    with jax.debug_key_reuse(True):
+        return algorithm, state, *jax.jit(algorithm.update)(state)
+
+
+LSTM = NetworkConfig(lstm_hidden_size=4, hidden_sizes=(4,), activation="tanh")
+KINDS = {
+    "normal": (CONFIG, None),
+    "squashed": (
+        CONFIG.model_copy(update={"policy": "squashed", "normalize_obs": True, "normalize_reward": True}),
+        None,
+    ),
+    "discrete": (CONFIG.model_copy(update={"kl_coef": 0.1, "kl_target": 0.01}), Discrete(3)),
+    "recurrent": (CONFIG.model_copy(update={"actor": LSTM, "critic": LSTM}), None),
+    "recurrent actor alone": (CONFIG.model_copy(update={"actor": LSTM}), None),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_update_changes_every_parameter_and_is_finite(kind):
+    config, space = KINDS[kind]
+    _, before, after, metrics = one_update(config, walk_world(space))
+    assert all(np.isfinite(value) for value in jax.device_get(metrics).values())
+    for old, new in zip(jax.tree.leaves(before.params), jax.tree.leaves(after.params), strict=True):
+        assert (np.asarray(old) != np.asarray(new)).any()
+
+
+def test_actions_are_in_units_of_the_half_range_and_stay_inside():
+    raw = jnp.array([-5.0, -1.0, 0.0, 0.5, 1.0, 5.0])
+    np.testing.assert_allclose(ppo.env_action(Box(-2.0, 6.0, (6,)), raw), [-2, -2, 2, 4, 6, 6])
+
+
+def test_beyond_the_target_kl_nothing_changes_any_more():
+    config = CONFIG.model_copy(update={"target_kl": 1e-9, "lr": 0.05, "epochs": 5, "minibatches": 1})
+    _, _, after, metrics = one_update(config, walk_world())
+    once = config.model_copy(update={"epochs": 1, "target_kl": None})
+    assert float(metrics["steps_taken"]) == pytest.approx(0.2)
+    _, _, single, _ = one_update(once, walk_world())
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.params, single.params)
+
+
+def test_statistics_are_those_of_what_was_seen():
+    config = CONFIG.model_copy(update={"normalize_obs": True})
+    _, _, after, _ = one_update(config, walk_world())
+    assert float(after.obs_stats.count) == config.env_steps()
+    assert (np.asarray(after.obs_stats.variance) > 0).all()
+
+
+def test_the_memory_of_a_roll_out_gives_the_log_probabilities_of_acting():
+    """Re-reading the sequences with their resets gives the outputs that the policy acted with: the first ratio is one.
+
+    One epoch of one minibatch, so the watched KL and clip fraction are those at the old parameters.
+    """
+    config = KINDS["recurrent"][0].model_copy(update={"epochs": 1, "minibatches": 1, "steps_per_update": 13})
+    algorithm, _, state, _ = one_update(config, walk_world())
+    _, metrics = jax.jit(algorithm.update)(state)  # the second roll-out starts in the middle of an episode
+    assert float(metrics["approx_kl"]) == pytest.approx(0.0, abs=1e-6)
+    assert float(metrics["clip_fraction"]) == 0.0
