@@ -7,7 +7,7 @@ bounds would lose it (and at the bounds be infinite).
 Leading axes are batch axes everywhere; `log_prob`, `entropy` and `kl` sum over the parts of one action.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,8 +41,8 @@ class Categorical(NamedTuple):
         log_p = jax.nn.log_softmax(self.logits)
         return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
 
-    def kl(self, other: "Categorical") -> jax.Array:
-        """KL(self || other)."""
+    def kl(self, other: Any) -> jax.Array:
+        """KL(self || other) for an `other` of the same kind."""
         log_p, log_q = jax.nn.log_softmax(self.logits), jax.nn.log_softmax(other.logits)
         return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
 
@@ -75,8 +75,8 @@ class Normal(NamedTuple):
         log_std = jnp.broadcast_to(self.log_std, self.mean.shape)
         return jnp.sum(log_std + 0.5 * (1.0 + _LOG_2PI), axis=-1)
 
-    def kl(self, other: "Normal") -> jax.Array:
-        """KL(self || other)."""
+    def kl(self, other: Any) -> jax.Array:
+        """KL(self || other) for an `other` of the same kind."""
         difference = (self.mean - other.mean) * jnp.exp(-other.log_std)
         ratio = self.log_std - other.log_std
         return jnp.sum(0.5 * (jnp.exp(2 * ratio) + difference * difference - 1.0) - ratio, axis=-1)
@@ -113,9 +113,9 @@ class SquashedNormal(NamedTuple):
         slope = jnp.sum(_log_tanh_slope(u) * (weights / weights.sum()).astype(np.float32), axis=-1)
         return Normal(self.mean, self.log_std).entropy() + jnp.sum(slope, axis=-1)
 
-    def kl(self, other: "SquashedNormal") -> jax.Array:
-        """KL(self || other), which squashing does not change."""
-        return Normal(self.mean, self.log_std).kl(Normal(other.mean, other.log_std))
+    def kl(self, other: Any) -> jax.Array:
+        """KL(self || other) for an `other` of the same kind; squashing does not change it."""
+        return Normal(self.mean, self.log_std).kl(other)
 
 
 def _log_tanh_slope(u: jax.Array) -> jax.Array:

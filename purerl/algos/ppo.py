@@ -280,7 +280,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
     env_params = env.default_params if env_params is None else env_params
     agents, obs_dim = env.observation_space(env_params).shape
     space = env.action_space(env_params)
-    if isinstance(space, Box) and not np.isfinite([space.low, space.high]).all():
+    if isinstance(space, Box) and not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
         raise ValueError(f"PPO needs a bounded action space, {env.name} has [{space.low}, {space.high}]")
     nets = Nets(config, obs_dim, space)
     optimizer = make_optimizer(config.optimizer, config.max_grad_norm, config.adam_eps)
@@ -407,9 +407,10 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
                 batch = batch._replace(advantage=standardised_advantage(batch.advantage))
             batch = jax.tree.map(lambda x: sharding.own_share(x, axis), batch)
             start = memory
-            if config.recurrent:
+            if memory.reset is not None:
                 mine = sharding.own_share(indices)
-                start = Memory(*(jax.tree.map(lambda x: x[mine], m) for m in memory[:2]), memory.reset[:, mine])
+                actor_carry, critic_carry = jax.tree.map(lambda x: x[mine], (memory.actor, memory.critic))
+                start = Memory(actor_carry, critic_carry, memory.reset[:, mine])
             (_, watched), gradient = jax.value_and_grad(
                 lambda p: loss(nets, p, batch, start, h, entropy_coef, state.kl_coef), has_aux=True
             )(params)
