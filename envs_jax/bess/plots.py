@@ -42,6 +42,11 @@ def typical_days(hourly: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return chosen
 
 
+def _to_midnight(hourly_values: pd.Series) -> np.ndarray:
+    """The last hour's value once more, so that its step reaches the end of the day."""
+    return np.append(hourly_values, hourly_values.iloc[-1])
+
+
 def days_figure(hourly: pd.DataFrame) -> Figure:
     """One typical day per season: price and PV above, dispatch with the optimum's and content below."""
     days = typical_days(hourly)
@@ -52,15 +57,15 @@ def days_figure(hourly: pd.DataFrame) -> Figure:
     for column, (season, day) in enumerate(days):
         hour = day["hour"].to_numpy()
         above, below = axes[0, column], axes[1, column]
-        above.step(hour, day["price_em"], where="post", color=PRICE, label="price")
+        edges = np.append(hour, HOURS)
+        above.step(edges, _to_midnight(day["price_em"]), where="post", color=PRICE, label="price")
         above.set_title(f"{season}, {day['eval_date'].iloc[0]}", fontsize=11)
         above.grid(alpha=0.3)
         sun = above.twinx()
-        sun.fill_between(hour, day["p_pv_raw"], step="post", color=PV, alpha=0.3, lw=0, label="PV")
+        sun.fill_between(edges, _to_midnight(day["p_pv_raw"]), step="post", color=PV, alpha=0.3, lw=0, label="PV")
         sun.set_ylim(0, 1.15 * max(float(hourly["p_pv_raw"].max()), 1.0))
         below.bar(hour + 0.5, day["p_battery"], width=0.9, color=POLICY, alpha=0.75, label="policy")
-        below.step(np.append(hour, HOURS), np.append(day["optimum_p_battery"], np.nan), where="post", color=OPTIMUM,
-                   lw=1.4, label="optimum")  # fmt: skip
+        below.step(edges, _to_midnight(day["optimum_p_battery"]), where="post", color=OPTIMUM, lw=1.4, label="optimum")
         below.axhline(0, color="grey", lw=0.8)
         below.set(ylim=(-limit, limit), xlabel="hour", xlim=(0, HOURS), xticks=range(0, HOURS + 1, 6))
         below.grid(alpha=0.3)
