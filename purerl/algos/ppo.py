@@ -363,12 +363,25 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         stats = merge(state.return_stats, totals)
         return scaled(stats, reward), stats, running
 
-    def minibatches(key):
-        """Indices [epochs * minibatches, size] of rows (feed-forward) or of environments with their agents."""
-        count = rows if config.recurrent else rows * config.steps_per_update
+    def minibatches(key, data: Batch, memory: Memory):
+        """Shuffled `(data, memory)` of every gradient step, leaves [epochs * minibatches, ...].
+
+        Feed-forward minibatches are made of rows, recurrent ones of environments with all their steps. Everything is
+        gathered at once: many small gathers would cost more than the copies.
+        """
+        axis = 1 if config.recurrent else 0
+        count = data.target.shape[axis]
         keys = jax.random.split(key, config.epochs)
-        order = jax.vmap(lambda k: jax.random.permutation(k, count))(keys)
-        return order.reshape(config.epochs * config.minibatches, -1)
+        order = jax.vmap(lambda k: jax.random.permutation(k, count))(keys).reshape(-1)
+
+        def dealt(x, axis):
+            x = jnp.take(x, order, axis=axis, mode="clip")
+            x = x.reshape(*x.shape[:axis], config.epochs * config.minibatches, -1, *x.shape[axis + 1 :])
+            return jnp.moveaxis(x, axis, 0)
+
+        actor, critic = jax.tree.map(lambda x: dealt(x, 0), (memory.actor, memory.critic))
+        reset = None if memory.reset is None else dealt(memory.reset, 1)
+        return jax.tree.map(lambda x: dealt(x, axis), data), Memory(actor, critic, reset)
 
     def update(state: State):
         h = state.hparams
@@ -400,17 +413,15 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         entropy_coef = h.entropy_coef * config.entropy_schedule.factor(env_steps, config.total_env_steps)
         axis = 1 if config.recurrent else 0
 
-        def step(carry, indices):
+        def step(carry, minibatch):
             params, opt, go_on = carry
-            batch = jax.tree.map(lambda x: jnp.take(x, indices, axis=axis, mode="clip"), data)
+            batch, start = minibatch
             if config.normalize_advantage:
                 batch = batch._replace(advantage=standardised_advantage(batch.advantage))
             batch = jax.tree.map(lambda x: sharding.own_share(x, axis), batch)
-            start = memory
-            if memory.reset is not None:
-                mine = sharding.own_share(indices)
-                actor_carry, critic_carry = jax.tree.map(lambda x: x[mine], (memory.actor, memory.critic))
-                start = Memory(actor_carry, critic_carry, memory.reset[:, mine])
+            if start.reset is not None:
+                actor, critic = jax.tree.map(sharding.own_share, (start.actor, start.critic))
+                start = Memory(actor, critic, sharding.own_share(start.reset, 1))
             (_, watched), gradient = jax.value_and_grad(
                 lambda p: loss(nets, p, batch, start, h, entropy_coef, state.kl_coef), has_aux=True
             )(params)
@@ -422,7 +433,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
             return (*new, go_on), {**watched, "grad_norm": optax.tree.norm(gradient), "steps_taken": go_on}
 
         (params, opt, _), watched = jax.lax.scan(
-            step, (state.params, state.optimizer, jnp.array(True)), minibatches(key_shuffle)
+            step, (state.params, state.optimizer, jnp.array(True)), minibatches(key_shuffle, data, memory)
         )
         metrics = {name: jnp.mean(value) for name, value in watched.items()}
         metrics |= rollout.episode_means(sums)
