@@ -110,12 +110,15 @@ class Environment:
         """
         params = self.default_params if params is None else params
         key_step, key_reset = jax.random.split(key)
+        return self.step_or_restart(key_step, state, action, params, self.reset_env(key_reset, params))
+
+    def step_or_restart(
+        self, key_step: jax.Array, state: State, action: Any, params: Params, fresh: tuple[Any, State]
+    ) -> StepResult:
+        """`step` with the first observation and state of the next episode given: resets can be drawn ahead."""
         final_obs, state_next, reward, terminated, truncated, info = self.step_env(key_step, state, action, params)
-        obs_new, state_new = self.reset_env(key_reset, params)
         done = terminated | truncated
-        obs, state = jax.tree.map(
-            lambda fresh, old: jnp.where(done, fresh, old), (obs_new, state_new), (final_obs, state_next)
-        )
+        obs, state = jax.tree.map(lambda new, old: jnp.where(done, new, old), fresh, (final_obs, state_next))
         return obs, state, reward, terminated, truncated, {**info, "final_observation": final_obs}
 
     def split_params(self, split: str) -> Params:

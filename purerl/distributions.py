@@ -1,8 +1,8 @@
-"""Action distributions of stochastic policies. Each is a named tuple of parameters with the same five functions.
+"""Action distributions of stochastic policies. Each is a named tuple of parameters with the same functions.
 
 `sample` gives the raw action that is stored and whose `log_prob` is asked for later; `action` turns it into what the
 environment receives. For squashed distributions the raw sample is the one before squashing: inverting tanh near the
-bounds would lose it (and at the bounds be infinite).
+bounds would lose it (and at the bounds be infinite). `sample_from` does the same with noise that was drawn ahead.
 
 Leading axes are batch axes everywhere; `log_prob`, `entropy` and `kl` sum over the parts of one action.
 """
@@ -24,7 +24,11 @@ class Categorical(NamedTuple):
     logits: jax.Array
 
     def sample(self, key: jax.Array) -> jax.Array:
-        return jax.random.categorical(key, self.logits)
+        return self.sample_from(jax.random.gumbel(key, self.logits.shape, self.logits.dtype))
+
+    def sample_from(self, noise: jax.Array) -> jax.Array:
+        """Gumbel-max: `noise` is standard Gumbel [..., n]."""
+        return jnp.argmax(self.logits + noise, axis=-1)
 
     def action(self, raw: jax.Array) -> jax.Array:
         return raw
@@ -59,7 +63,11 @@ class Normal(NamedTuple):
     log_std: jax.Array
 
     def sample(self, key: jax.Array) -> jax.Array:
-        return self.mean + jnp.exp(self.log_std) * jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return self.sample_from(jax.random.normal(key, self.mean.shape, self.mean.dtype))
+
+    def sample_from(self, noise: jax.Array) -> jax.Array:
+        """`noise` is standard normal [..., k]."""
+        return self.mean + jnp.exp(self.log_std) * noise
 
     def action(self, raw: jax.Array) -> jax.Array:
         return raw
@@ -95,6 +103,10 @@ class SquashedNormal(NamedTuple):
 
     def sample(self, key: jax.Array) -> jax.Array:
         return Normal(self.mean, self.log_std).sample(key)
+
+    def sample_from(self, noise: jax.Array) -> jax.Array:
+        """`noise` is standard normal [..., k]."""
+        return Normal(self.mean, self.log_std).sample_from(noise)
 
     def action(self, raw: jax.Array) -> jax.Array:
         return jnp.tanh(raw)

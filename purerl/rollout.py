@@ -43,8 +43,13 @@ class EpisodeSums(NamedTuple):
     episodes: jax.Array
 
 
-Act = Callable[[Worlds, jax.Array], tuple[jax.Array, Any, Any]]
-"""`(worlds, key) -> (action [B, A, ...], next carry, extra)`."""
+Act = Callable[[Worlds, Any], tuple[jax.Array, Any, Any]]
+"""`(worlds, noise) -> (action [B, A, ...], next carry, extra)`."""
+Draw = Callable[[jax.Array], Any]
+"""`key -> noise` of one step, independent of the worlds."""
+
+RESETS_AHEAD_BYTES = 64 * 2**20
+"""Roll-outs whose resets need more memory than this draw them step by step."""
 
 
 def start_worlds(env: Environment, params, key: jax.Array, num_envs: int, carry) -> Worlds:
@@ -55,16 +60,31 @@ def start_worlds(env: Environment, params, key: jax.Array, num_envs: int, carry)
 
 
 def collect(
-    env: Environment, params, worlds: Worlds, act: Act, key: jax.Array, num_steps: int
+    env: Environment, params, worlds: Worlds, act: Act, draw: Draw, key: jax.Array, num_steps: int
 ) -> tuple[Worlds, Steps, EpisodeSums]:
-    """Step all environments `num_steps` times; recurrent memory is emptied where an episode ends."""
-    num_envs = worlds.obs.shape[0]
+    """Step all environments `num_steps` times; recurrent memory is emptied where an episode ends.
 
-    def body(worlds, key):
-        key_act, key_env = jax.random.split(key)
-        action, carry, extra = act(worlds, key_act)
-        obs, state, reward, terminated, truncated, info = jax.vmap(env.step, (0, 0, 0, None))(
-            jax.random.split(key_env, num_envs), worlds.state, action, params
+    Random numbers and resets of all steps are drawn before the loop: inside it they would be many small computations,
+    which on a CPU took most of a short roll-out's time.
+    """
+    num_envs = worlds.obs.shape[0]
+    pair = jax.vmap(lambda key: tuple(jax.random.split(key)))
+    key_act, key_env = pair(jax.random.split(key, num_steps))
+    noise = jax.vmap(draw)(key_act)
+    key_step, key_reset = jax.vmap(lambda key: pair(jax.random.split(key, num_envs)))(key_env)
+    reset = jax.vmap(env.reset_env, (0, None))
+    ahead = (
+        _bytes(jax.eval_shape(reset, jax.eval_shape(lambda keys: keys[0], key_reset), params)) * num_steps
+        <= RESETS_AHEAD_BYTES
+    )
+    restarts = jax.vmap(reset, (0, None))(key_reset, params) if ahead else key_reset
+
+    def body(worlds, inputs):
+        noise, key_step, restart = inputs
+        action, carry, extra = act(worlds, noise)
+        fresh = restart if ahead else reset(restart, params)
+        obs, state, reward, terminated, truncated, info = jax.vmap(env.step_or_restart, (0, 0, 0, None, 0))(
+            key_step, worlds.state, action, params, fresh
         )
         done = terminated | truncated
         gains = {"return": jnp.sum(reward, axis=1), **{name: info[source] for name, source in env.episode_sums.items()}}
@@ -79,8 +99,12 @@ def collect(
         )
         return worlds, (steps, ended, jnp.sum(done))
 
-    worlds, (steps, ended, count) = jax.lax.scan(body, worlds, jax.random.split(key, num_steps))
+    worlds, (steps, ended, count) = jax.lax.scan(body, worlds, (noise, key_step, restarts))
     return worlds, steps, EpisodeSums({name: jnp.sum(x) for name, x in ended.items()}, jnp.sum(count))
+
+
+def _bytes(shapes: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
 def episode_means(sums: EpisodeSums) -> dict[str, jax.Array]:

@@ -298,7 +298,7 @@ def _clock_from_local(table: _Table, local: pd.DatetimeIndex, timezone: str) -> 
     _check_ascending(table, elapsed_h)
     date, hour = _split_hours(local_h)
     days = np.unique(date)
-    changed = utc_offset_h(days, timezone) != utc_offset_h(days + 1, timezone)
+    changed = utc_offset_h(days, timezone) != utc_offset_h(days + np.timedelta64(1, "D"), timezone)
     return _Clock(date, hour, elapsed_h, days[changed])
 
 
@@ -562,7 +562,7 @@ def k_per_season(market: MarketDays, k: int, seed: int) -> tuple[MarketDays, Mar
 def _last_day(text: str) -> np.datetime64:
     """Last day of a date, month or year."""
     _iso_day(text)
-    return (np.datetime64(text) + 1).astype("datetime64[D]") - 1
+    return np.datetime64(pd.Period(text).end_time.date(), "D")
 
 
 def _iso_day(text: str) -> np.datetime64:

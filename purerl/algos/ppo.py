@@ -201,6 +201,11 @@ class Nets:
             return outputs
         return outputs, jnp.broadcast_to(params["log_std"], outputs.shape)
 
+    def noise(self, key, leading: tuple[int, ...]):
+        """Random numbers that `sample_from` of this policy's distribution turns into actions."""
+        draw = jax.random.gumbel if isinstance(self.space, Discrete) else jax.random.normal
+        return draw(key, (*leading, self.out_dim))
+
     def distribution(self, outputs, legal=None) -> Distribution:
         if isinstance(self.space, Discrete):
             return Categorical(masked(outputs, legal))
@@ -316,12 +321,15 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
             hparams=hparams,
         )
 
+    def draw_noise(key):
+        return nets.noise(key, (config.num_envs, agents))
+
     def explore(state: State):
-        def choose(worlds, key):
+        def choose(worlds, noise):
             legal = None if env.action_mask is None else jax.vmap(env.action_mask, (0, None))(worlds.state, env_params)
             carry, outputs = nets.outputs_step(state.params["actor"], worlds.carry, seen(state.obs_stats, worlds.obs))
             dist = nets.distribution(outputs, legal)
-            raw = dist.sample(key)
+            raw = dist.sample_from(noise)
             return env_action(space, dist.action(raw)), carry, (raw, outputs, legal)
 
         return choose
@@ -388,7 +396,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         key, key_collect, key_shuffle = jax.random.split(state.key, 3)
         started = state.worlds.carry
         worlds, steps, sums = rollout.collect(
-            env, env_params, state.worlds, explore(state), key_collect, config.steps_per_update
+            env, env_params, state.worlds, explore(state), draw_noise, key_collect, config.steps_per_update
         )
         raw, outputs, legal = fold(steps.extra)
         obs, final_obs, reward = fold((steps.obs, steps.final_obs, steps.reward))

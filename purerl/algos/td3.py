@@ -380,21 +380,33 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
     def explore(state: State):
         std = noise_std(config, state.hparams, state.updates)
 
-        def choose(worlds, key):
+        def choose(worlds, noise):
             action, carry = act(state.learner.params, worlds.carry, worlds.obs, None, None, False)
-            noise = std * jax.random.normal(key, action.shape)
-            return actions.clip(action / actions.unit + noise) * actions.unit, carry, None
+            return actions.clip(action / actions.unit + std * noise) * actions.unit, carry, None
 
         return choose
 
-    def warm_up(worlds, key):
+    rule = env.guided_action if config.exploration.guided_warmup else None
+
+    def draw_noise(key):
+        return jax.random.normal(key, (config.num_envs, agents, actions.low.size))
+
+    def draw_warm_up(key):
+        """Keys for the environment's rule, or uniform actions in units."""
+        if rule is not None:
+            return jax.random.split(key, config.num_envs)
         shape = (config.num_envs, agents, actions.low.size)
-        if config.exploration.guided_warmup and env.guided_action is not None:
-            keys = jax.random.split(key, config.num_envs)
-            action = jax.vmap(env.guided_action, (0, 0, None))(keys, worlds.state, env_params)
+        return jax.random.uniform(key, shape, minval=actions.low, maxval=actions.high)
+
+    def warm_up(worlds, drawn):
+        if rule is not None:
+            action = jax.vmap(rule, (0, 0, None))(drawn, worlds.state, env_params)
         else:
-            action = jax.random.uniform(key, shape, minval=actions.low, maxval=actions.high) * actions.unit
+            action = drawn * actions.unit
         return action, worlds.carry, None
+
+    def collect_warm_up(worlds, key):
+        return rollout.collect(env, env_params, worlds, warm_up, draw_warm_up, key, config.steps_per_update)
 
     def to_sequences(steps: rollout.Steps) -> Sequences:
         """Recorded steps as replay items with agents folded into the features' leading axes."""
@@ -420,13 +432,10 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
 
         def fill(carry, key):
             worlds, ring = carry
-            worlds, steps, _ = rollout.collect(env, env_params, worlds, warm_up, key, config.steps_per_update)
+            worlds, steps, _ = collect_warm_up(worlds, key)
             return (worlds, push(ring, to_sequences(steps))), steps.action
 
-        shapes = jax.eval_shape(
-            lambda w, k: to_sequences(rollout.collect(env, env_params, w, warm_up, k, config.steps_per_update)[1]),
-            worlds, key_warm,
-        )  # fmt: skip
+        shapes = jax.eval_shape(lambda w, k: to_sequences(collect_warm_up(w, k)[1]), worlds, key_warm)
         ring = make_ring(shapes, capacity)
         (worlds, ring), _ = jax.lax.scan(fill, (worlds, ring), jax.random.split(key_warm, warmup_pushes))
         zero = jnp.zeros((), jnp.int32)
@@ -497,7 +506,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
     def update(state: State):
         key, key_collect, key_draw, key_blocks = jax.random.split(state.key, 4)
         worlds, steps, sums = rollout.collect(
-            env, env_params, state.worlds, explore(state), key_collect, config.steps_per_update
+            env, env_params, state.worlds, explore(state), draw_noise, key_collect, config.steps_per_update
         )
         ring = push(state.ring, to_sequences(steps))
         blocks = config.gradient_steps() // config.policy_delay

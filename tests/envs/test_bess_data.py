@@ -483,7 +483,7 @@ def test_split_ranges_are_inclusive_and_united():
     days = market()
     assert len(select_split(days, "2021-01-01..2021-12-31")) == 365
     parts = select_split(days, ["2021-03-10..2021-03-20", "2021-03-15..2021-03-25", "2021-01-02"])
-    assert len(parts) == 17 and (np.diff(parts.dates) > np.timedelta64(0)).all()
+    assert len(parts) == 17 and (np.diff(parts.dates) > np.timedelta64(0, "D")).all()
 
 
 def test_every_fourth_week_and_its_complement_share_the_year():
@@ -530,7 +530,7 @@ def test_k_per_season_is_balanced_disjoint_and_seeded():
     train, test = k_per_season(days, 5, seed=3)
     assert np.bincount(train.season).tolist() == np.bincount(test.season).tolist() == [5, 5, 5, 5]
     assert not set(train.dates) & set(test.dates)
-    assert (np.diff(train.dates) > np.timedelta64(0)).all()
+    assert (np.diff(train.dates) > np.timedelta64(0, "D")).all()
     again, other = k_per_season(days, 5, seed=3)[0], k_per_season(days, 5, seed=4)[0]
     np.testing.assert_array_equal(train.dates, again.dates)
     assert set(train.dates) != set(other.dates)

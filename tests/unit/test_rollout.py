@@ -32,21 +32,21 @@ def counting_world() -> Environment:
     )
 
 
-@pytest.fixture(scope="module")
-def collected():
+def run(key):
     """Seven steps of two worlds; the policy's memory counts its own steps and is its action."""
     env = with_agent_axis(counting_world())
 
-    def act(worlds, key):
+    def act(worlds, noise):
         memory = worlds.carry + 1
-        return memory[..., None], memory, {"seen": worlds.carry}
+        return memory[..., None], memory, {"seen": worlds.carry, "noise": noise}
 
-    @jax.jit
-    def run(key):
-        worlds = rollout.start_worlds(env, None, key, ENVS, jnp.zeros((ENVS, 1)))
-        return rollout.collect(env, None, worlds, act, key, STEPS)
+    worlds = rollout.start_worlds(env, None, key, ENVS, jnp.zeros((ENVS, 1)))
+    return rollout.collect(env, None, worlds, act, jax.random.normal, key, STEPS)
 
-    return jax.tree.map(np.asarray, run(jax.random.key(0)))
+
+@pytest.fixture(scope="module")
+def collected():
+    return jax.tree.map(np.asarray, jax.jit(run)(jax.random.key(0)))
 
 
 def test_records_are_time_first_and_reset_themselves(collected):
@@ -78,3 +78,13 @@ def test_means_without_an_ended_episode_are_finite():
     sums = rollout.EpisodeSums({"return": jnp.zeros(())}, jnp.zeros((), jnp.int32))
     means = rollout.episode_means(sums)
     assert (float(means["episode/return"]), int(means["episode/count"])) == (0.0, 0)
+
+
+def test_noise_of_every_step_is_its_own(collected):
+    _, steps, _ = collected
+    assert len(set(steps.extra["noise"].tolist())) == STEPS
+
+
+def test_resets_drawn_ahead_are_those_of_step_by_step(collected, monkeypatch):
+    monkeypatch.setattr(rollout, "RESETS_AHEAD_BYTES", 0)
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(lambda key: run(key))(jax.random.key(0)), collected)
