@@ -109,9 +109,8 @@ def our_update(obs: str, batch: int, updates: int, seeds: int | None, devices: i
     spread = sharding.spread_of(devices, seeds or 1)
     state = spread.place(jax.jit(init)(keys, algorithm.hparams))
     start = time.perf_counter()
-    compiled = (
-        jax.jit(spread.over(lambda state: scan_updates(update, state, 1)), donate_argnums=0).lower(state).compile()
-    )
+    once = spread.over(lambda state: scan_updates(update, state, 1))
+    compiled = jax.jit(once, donate_argnums=0).lower(state).compile()
     compile_s = time.perf_counter() - start
 
     def run() -> float:

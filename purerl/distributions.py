@@ -38,7 +38,7 @@ class Categorical(NamedTuple):
 
     def log_prob(self, raw: jax.Array) -> jax.Array:
         log_p = jax.nn.log_softmax(self.logits)
-        # A product with a one-hot row instead of a gather: its gradient is no scatter, which is slow on every device.
+        # A product with a one-hot row instead of a gather: its gradient is a product, too, and no scatter.
         return jnp.sum(jax.nn.one_hot(raw, log_p.shape[-1], dtype=log_p.dtype) * log_p, axis=-1)
 
     def entropy(self) -> jax.Array:
@@ -119,7 +119,7 @@ class SquashedNormal(NamedTuple):
         return Normal(self.mean, self.log_std).log_prob(raw) - jnp.sum(_log_tanh_slope(raw), axis=-1)
 
     def entropy(self) -> jax.Array:
-        """E[-log p] with the expected slope at 16 Gauss-Hermite nodes: deterministic, within 0.001 for std up to 2."""
+        """E[-log p] with the expected slope at 16 Gauss-Hermite nodes: off by 0.0005 at std 1.5, by 0.003 at std 2."""
         nodes, weights = np.polynomial.hermite_e.hermegauss(16)
         u = self.mean[..., None] + jnp.exp(self.log_std)[..., None] * nodes.astype(np.float32)
         slope = jnp.sum(_log_tanh_slope(u) * (weights / weights.sum()).astype(np.float32), axis=-1)

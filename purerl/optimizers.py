@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules, shared by all algorithms."""
+"""Optimisers and schedules, shared by all algorithms."""
 
 from typing import Literal
 
@@ -10,16 +10,18 @@ from pydantic import BaseModel, ConfigDict, Field
 OptimizerName = Literal["adam", "adamw", "rmsprop"]
 
 
-class LrSchedule(BaseModel):
+class Schedule(BaseModel):
+    """How a learning rate or another coefficient changes over training."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Literal["constant", "step", "linear", "cosine"] = "constant"
     decay_factor: float = Field(0.5, gt=0, le=1, description="step: multiplied after every decay_env_steps")
     decay_env_steps: int = Field(10_000, gt=0)
-    final_factor: float = Field(0.0, ge=0, le=1, description="linear, cosine: share of the rate left at the end")
+    final_factor: float = Field(0.0, ge=0, le=1, description="linear, cosine: share left at the end")
 
     def factor(self, env_steps: jax.Array, total_env_steps: int) -> jax.Array:
-        """Share of the base rate after `env_steps` of training."""
+        """Share of the base value after `env_steps` of training."""
         done = jnp.clip(env_steps / total_env_steps, 0.0, 1.0)
         match self.type:
             case "constant":

@@ -65,7 +65,8 @@ def make_train(config: RunConfig | str | Path) -> Callable[..., tuple[Any, dict[
     """The whole run as a pure function `train(key, hparams=None) -> (state, metrics)`; metrics are stacked [updates].
 
     It jits, and vmaps over keys and over the numbers in `hparams` (default: those of the configuration). It does not
-    log, evaluate or save; `python -m purerl.train` runs the same updates and does.
+    log, evaluate or save; `python -m purerl.train` runs the same updates and does. It uses `num_devices` as far as JAX
+    has them here; for several on a CPU, call `purerl.sharding.provide_cpu_devices` before anything is computed.
     """
     config = config if isinstance(config, RunConfig) else load_config(config)
     algorithm = build(config).algorithm

@@ -88,8 +88,8 @@ def own_share(batch: jax.Array, axis: int = 0) -> jax.Array:
     size, rest = divmod(batch.shape[axis], count)
     if rest:
         raise ConfigError(
-            f"num_devices: a batch of {batch.shape[axis]} has no {count} equal shares; "
-            "change algo.batch_size or num_devices"
+            f"num_devices {count}: a batch of {batch.shape[axis]} has no {count} equal shares; "
+            "change the batch or num_devices"
         )
     return jax.lax.dynamic_slice_in_dim(batch, jax.lax.axis_index(_BATCH) * size, size, axis)
 

@@ -30,7 +30,7 @@ from purerl import rollout, sharding
 from purerl.distributions import Categorical, Distribution, Normal, SquashedNormal, masked
 from purerl.networks import Core, Head, NetworkConfig, initial_carry
 from purerl.normalize import RunningStats, empty_stats, merge, scaled, standardised
-from purerl.optimizers import LrSchedule, OptimizerName, descend, make_optimizer
+from purerl.optimizers import OptimizerName, Schedule, descend, make_optimizer
 from purerl.returns import generalised_advantages
 from purerl.types import Algorithm
 
@@ -52,13 +52,13 @@ class Config(BaseModel):
     value_clip: float | None = Field(0.2, gt=0, description="null: no clipping of the value's change")
     normalize_advantage: bool = Field(True, description="in every minibatch")
     entropy_coef: float = Field(0.01, ge=0)
-    entropy_schedule: LrSchedule = LrSchedule()
+    entropy_schedule: Schedule = Schedule()
     value_coef: float = Field(0.5, ge=0)
     kl_coef: float = Field(0.0, ge=0, description="weight of KL(old || new); the start value with kl_target")
     kl_target: float | None = Field(None, gt=0, description="adapt kl_coef towards this KL after every update call")
     target_kl: float | None = Field(None, gt=0, description="stop the epochs of an update call beyond 1.5 times this")
     lr: float = Field(2.5e-4, gt=0)
-    lr_schedule: LrSchedule = LrSchedule()
+    lr_schedule: Schedule = Schedule()
     optimizer: OptimizerName = "adam"
     adam_eps: float = Field(1e-5, gt=0)
     max_grad_norm: float = Field(0.5, gt=0)
@@ -76,6 +76,8 @@ class Config(BaseModel):
         )
         if unit % self.minibatches:
             raise ValueError(f"minibatches {self.minibatches} must divide {what} = {unit}")
+        if self.kl_target is not None and self.kl_coef == 0:
+            raise ValueError("kl_target adapts kl_coef and needs one to start from: set kl_coef above 0")
         return self
 
     @property
@@ -175,16 +177,15 @@ class Nets:
 
     def outputs(self, params, xs, carry=None, reset=None):
         """The actor's outputs for sequences, or for rows [N, d] of a feed-forward actor."""
-        return self._with_spread(
-            params, self.actor_head.apply(params["head"], self._core(self.actor_core, params, xs, carry, reset))
-        )
+        features = self.actor_core.apply(params["core"], xs, carry, reset)
+        return self._with_spread(params, self.actor_head.apply(params["head"], features))
 
     def outputs_step(self, params, carry, x):
         step: Any = self.actor_core.apply(params["core"], carry, x, method="step")
         return step[0], self._with_spread(params, self.actor_head.apply(params["head"], step[1]))
 
     def value(self, params, xs, carry=None, reset=None):
-        features = self._core(self.critic_core, params, xs, carry, reset)
+        features = self.critic_core.apply(params["core"], xs, carry, reset)
         value: Any = self.critic_head.apply(params["head"], features)
         return value[..., 0]
 
@@ -192,9 +193,6 @@ class Nets:
         step: Any = self.critic_core.apply(params["core"], carry, x, method="step")
         value: Any = self.critic_head.apply(params["head"], step[1])
         return step[0], value[..., 0]
-
-    def _core(self, core, params, xs, carry, reset):
-        return core.apply(params["core"], xs, carry, reset)
 
     def _with_spread(self, params, outputs):
         if isinstance(self.space, Discrete):

@@ -31,7 +31,7 @@ from envs_jax.spaces import Box
 from purerl import rollout, sharding
 from purerl.buffers import Ring, Sequences, make_ring, push, sample_indices, take
 from purerl.networks import Core, Head, NetworkConfig, initial_carry
-from purerl.optimizers import LrSchedule, OptimizerName, descend, make_optimizer
+from purerl.optimizers import OptimizerName, Schedule, descend, make_optimizer
 from purerl.returns import n_step_returns
 from purerl.types import Algorithm
 
@@ -70,7 +70,7 @@ class Config(BaseModel):
     noise_clip: float = Field(0.4, ge=0)
     actor_lr: float = Field(5e-5, gt=0)
     critic_lr: float = Field(5e-5, gt=0)
-    lr_schedule: LrSchedule = LrSchedule()
+    lr_schedule: Schedule = Schedule()
     optimizer: OptimizerName = "adam"
     max_grad_norm: float = Field(1.0, gt=0)
     target_value: Literal["min", "mean"] = "min"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from envs_jax.base import Environment
 from envs_jax.spaces import Box
@@ -68,3 +69,31 @@ def probe_world(episode_length: int | None = None) -> Environment:
 def stacked(probes: dict[str, Probe]) -> Probe:
     """All probes as one, with a leading axis."""
     return jax.tree.map(lambda *numbers: jnp.asarray(numbers, jnp.float32), *probes.values())
+
+
+# The worlds that every algorithm learns, without memory and with it
+
+FEED_FORWARD_PROBES = {
+    "constant": Probe(every_step=1.0),
+    "observed": Probe(cue=1.0),
+    "delayed": Probe(length=2.0, last_step=1.0),
+    "chosen": Probe(follow_cue=1.0),
+    "endless": Probe(length=10.0, every_step=1.0, progress_shown=0.0, time_limit=1.0),
+}
+
+LENGTH = 6
+"""Steps of the episodes that need memory."""
+RECURRENT_PROBES = {
+    "remembered": Probe(length=LENGTH, follow_cue=4.0, cue_shown_once=1.0),
+    "delayed": Probe(length=LENGTH, last_step=4.0, progress_shown=0.0),
+    "endless": Probe(length=LENGTH, every_step=1.0, progress_shown=0.0, time_limit=1.0),
+}
+CUES = np.array([1.0, -1.0])
+
+
+def episodes(probe: Probe) -> np.ndarray:
+    """Observations [T, 2, 2] of an episode with either cue."""
+    step = np.arange(LENGTH)
+    shown = CUES[None] * ((step == 0) | (probe.cue_shown_once == 0))[:, None]
+    progress = np.broadcast_to((probe.progress_shown * step / LENGTH)[:, None], shown.shape)
+    return np.stack([shown, progress], axis=-1)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probe_worlds import Probe, probe_world, stacked
+from probe_worlds import CUES, FEED_FORWARD_PROBES, LENGTH, RECURRENT_PROBES, Probe, episodes, probe_world, stacked
 
 from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete
@@ -48,15 +48,6 @@ def trained(config: ppo.Config, env: Environment, probes: dict[str, Probe], upda
     return ask
 
 
-FEED_FORWARD_PROBES = {
-    "constant": Probe(every_step=1.0),
-    "observed": Probe(cue=1.0),
-    "delayed": Probe(length=2.0, last_step=1.0),
-    "chosen": Probe(follow_cue=1.0),
-    "endless": Probe(length=10.0, every_step=1.0, progress_shown=0.0, time_limit=1.0),
-}
-
-
 @pytest.fixture(scope="module")
 def feed_forward():
     ask = trained(FEED_FORWARD, probe_world(), FEED_FORWARD_PROBES, updates=60)
@@ -90,22 +81,6 @@ def test_a_time_limit_does_not_end_the_world(feed_forward):
 
 
 # With memory: episodes of six steps in roll-outs of twenty, so that ends fall everywhere
-
-LENGTH = 6
-RECURRENT_PROBES = {
-    "remembered": Probe(length=LENGTH, follow_cue=4.0, cue_shown_once=1.0),
-    "delayed": Probe(length=LENGTH, last_step=4.0, progress_shown=0.0),
-    "endless": Probe(length=LENGTH, every_step=1.0, progress_shown=0.0, time_limit=1.0),
-}
-CUES = np.array([1.0, -1.0])
-
-
-def episodes(probe: Probe) -> np.ndarray:
-    """Observations [T, 2, 2] of an episode with either cue."""
-    step = np.arange(LENGTH)
-    shown = CUES[None] * ((step == 0) | (probe.cue_shown_once == 0))[:, None]
-    progress = np.broadcast_to((probe.progress_shown * step / LENGTH)[:, None], shown.shape)
-    return np.stack([shown, progress], axis=-1)
 
 
 @pytest.fixture(scope="module")

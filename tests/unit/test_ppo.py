@@ -109,6 +109,7 @@ def test_the_kl_coefficient_follows_its_target(kl, factor):
     [
         ({"minibatches": 5}, "must divide num_envs . steps_per_update = 16"),
         ({"minibatches": 4, "actor": {"lstm_hidden_size": 4}}, "must divide num_envs = 2"),
+        ({"kl_target": 0.01}, "set kl_coef above 0"),
         ({"clip": 0.0}, "greater than 0"),
         ({"clipp": 0.1}, "Extra inputs"),
     ],

@@ -13,7 +13,7 @@ from envs_jax.spaces import Box, Discrete
 from purerl.algos import td3
 from purerl.buffers import Sequences, sample_indices, take
 from purerl.networks import NetworkConfig
-from purerl.optimizers import LrSchedule, make_optimizer
+from purerl.optimizers import Schedule, make_optimizer
 
 T = 4
 """Steps of a day in the marker world."""
@@ -335,16 +335,12 @@ def computed_targets():
         )), jnp.asarray(terminated))  # fmt: skip
         cases[name] = config, nets, target, batch
 
-    def standard_noise(key, inputs):
-        return jax.random.normal(key, inputs[1].action.shape)
+    def one(config, nets, target, batch):
+        noise = jax.random.normal(key, batch.action.shape)
+        return td3.targets(config, nets, actions, target, batch, td3.hparams_of(config), noise)
 
     def run(inputs):
-        return {
-            name: td3.targets(
-                config, nets, actions, *inputs[name], td3.hparams_of(config), standard_noise(key, inputs[name])
-            )
-            for name, (config, nets, _, _) in cases.items()
-        }
+        return {name: one(config, nets, *inputs[name]) for name, (config, nets, _, _) in cases.items()}
 
     inputs = {name: (target, batch) for name, (_, _, target, batch) in cases.items()}
     y = jax.jit(run)(inputs)
@@ -492,7 +488,7 @@ def test_learning_rate_schedules():
     """One environment step here is an eighth of a gradient step."""
     factor = lambda schedule, steps: float(  # noqa: E731
         td3.learning_rate_factor(
-            FEED_FORWARD.model_copy(update={"lr_schedule": LrSchedule(**schedule), "total_env_steps": 800}), steps
+            FEED_FORWARD.model_copy(update={"lr_schedule": Schedule(**schedule), "total_env_steps": 800}), steps
         )
     )
     assert factor({}, 10**6) == 1
@@ -545,7 +541,7 @@ def test_every_traced_number_changes_the_update(name, recurrent):
 
 BASES = {"transitions": FEED_FORWARD, "days": RECURRENT}
 STATIC = {
-    "total_env_steps": ("transitions", {"total_env_steps": 64, "lr_schedule": LrSchedule(type="cosine")}),
+    "total_env_steps": ("transitions", {"total_env_steps": 64, "lr_schedule": Schedule(type="cosine")}),
     "num_envs": ("transitions", {"num_envs": 8}),
     "steps_per_update": ("transitions", {"steps_per_update": 8}),
     "sequence_length": ("transitions", {"sequence_length": T}),
@@ -555,10 +551,10 @@ STATIC = {
     "batch_size": ("transitions", {"batch_size": 6}),
     "n_step": ("days", {"n_step": 2}),
     "policy_delay": ("transitions", {"policy_delay": 1}),
-    "lr_schedule": ("transitions", {"lr_schedule": LrSchedule(type="step")}),
-    "lr_schedule.decay_factor": ("transitions", {"lr_schedule": LrSchedule(type="step", decay_factor=0.1)}),
-    "lr_schedule.decay_env_steps": ("transitions", {"lr_schedule": LrSchedule(type="step", decay_env_steps=3)}),
-    "lr_schedule.final_factor": ("transitions", {"lr_schedule": LrSchedule(type="cosine", final_factor=0.5)}),
+    "lr_schedule": ("transitions", {"lr_schedule": Schedule(type="step")}),
+    "lr_schedule.decay_factor": ("transitions", {"lr_schedule": Schedule(type="step", decay_factor=0.1)}),
+    "lr_schedule.decay_env_steps": ("transitions", {"lr_schedule": Schedule(type="step", decay_env_steps=3)}),
+    "lr_schedule.final_factor": ("transitions", {"lr_schedule": Schedule(type="cosine", final_factor=0.5)}),
     "optimizer": ("transitions", {"optimizer": "rmsprop"}),
     "max_grad_norm": ("transitions", {"max_grad_norm": 7.0}),
     "target_value": ("transitions", {"target_value": "mean"}),
@@ -602,7 +598,7 @@ def test_every_static_key_changes_the_program(key, programs):
         key.startswith("lr_schedule.") or key == "total_env_steps"
     ):  # compared with the same schedule as it is by default
         kind = changed.lr_schedule.type
-        reference = reference.model_copy(update={"lr_schedule": LrSchedule(type=kind)})
+        reference = reference.model_copy(update={"lr_schedule": Schedule(type=kind)})
     assert programs(changed) != programs(reference)
 
 
