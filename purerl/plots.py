@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
 from purerl.config import ConfigError
 from purerl.logging import CSV_NAME
@@ -227,12 +228,13 @@ def sweep_figure(sweep_dir: Path) -> Figure:
 def _one_key(ax: Axes, summary: pd.DataFrame, key: str, report: dict[str, Any], line: bool, colors: list[Any]) -> None:
     """IQM with interval of every point over one key; single seeds as small dots, diverged points at the lower edge."""
     x = _positions(ax, summary, key)
+    beside = ax.transData + ScaledTranslation(6 / 72, 0, ax.get_figure().dpi_scale_trans)  # type: ignore[union-attr]
     sound = summary["iqm"].notna().to_numpy()
     if line:
         ax.plot(x[sound], summary["iqm"][sound], color="grey", lw=1, zorder=1)
     for point, position, color in zip(report["points"], x, colors, strict=True):
         kept = [score for score in point["scores"] if score is not None]
-        ax.plot([position] * len(kept), kept, ".", color=color, alpha=0.35, ms=5, mew=0, zorder=2)
+        ax.plot([position] * len(kept), kept, ".", color=color, alpha=0.6, ms=6, mew=0, zorder=2, transform=beside)
         if point["iqm"] is None:
             continue
         if point["low"] is not None:
@@ -241,7 +243,7 @@ def _one_key(ax: Axes, summary: pd.DataFrame, key: str, report: dict[str, Any], 
         ax.plot(position, point["iqm"], "o", color=color, ms=8 if is_best else 6, mec="black",
                 mew=1.8 if is_best else 0.0, zorder=4)  # fmt: skip
     _mark_lost(ax, x, report)
-    ax.set(xlabel=key, title="final policies: IQM, 95 % interval, seeds" if line else "")
+    ax.set(xlabel=key, title="final policies: IQM, 95 % interval, single seeds" if line else "")
     ax.title.set_fontsize(10)
     ax.grid(alpha=0.3)
 

@@ -185,13 +185,13 @@ def program_fingerprint(run: Run) -> str:
     """Hash of all that is compiled for a run: `init`, `update`, `policy` and `act`, with `hparams` as arguments."""
     algorithm, env = run.algorithm, run.env
 
-    def everything(key, hparams, params):
+    def everything(key, key_play, hparams, params):
         state, metrics = algorithm.update(algorithm.init(key, hparams))
         policy = jax.tree.map(lambda x: x[None], algorithm.policy(state))
-        return metrics, rollout_cases(algorithm, env, params, policy, jnp.zeros(1, jnp.int32), key)
+        return metrics, rollout_cases(algorithm, env, params, policy, jnp.zeros(1, jnp.int32), key_play)
 
     params = env.split_params(run.config.evaluation.split)
-    lowered = jax.jit(everything).lower(jax.random.key(0), _strong(algorithm.hparams), params)
+    lowered = jax.jit(everything).lower(jax.random.key(0), jax.random.key(1), _strong(algorithm.hparams), params)
     counts = (
         algorithm.num_updates, algorithm.env_steps_per_update, algorithm.warmup_env_steps, algorithm.vectorise_seeds,
     )  # fmt: skip

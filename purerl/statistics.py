@@ -16,7 +16,9 @@ def interquartile_mean(scores: np.ndarray) -> np.ndarray:
     """
     ordered = np.sort(np.asarray(scores, np.float64), axis=-1)
     count = ordered.shape[-1]
-    return ordered[..., count // 4 : count - count // 4].mean(axis=-1)
+    middle = ordered[..., count // 4 : count - count // 4].mean(axis=-1)
+    # Sorted to the end, a NaN would be cut off.
+    return np.where(np.isnan(ordered[..., -1]), np.nan, middle)
 
 
 def bootstrap_interval(
