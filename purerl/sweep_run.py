@@ -148,9 +148,9 @@ def _metadata(out: Path, resume: bool) -> dict[str, Any]:
 
 def _draw(out: Path) -> None:
     # Imported here: matplotlib takes a second that a sweep need not wait for at its start.
-    from purerl import plots
+    from purerl.plots import save_figures, sweep_figure
 
-    plots.save_figures({"sweep": plots.sweep_figure(out)}, out)
+    save_figures({"sweep": sweep_figure(out)}, out)
 
 
 # The report

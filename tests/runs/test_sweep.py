@@ -13,7 +13,7 @@ from helpers import BASE
 from test_commands import one_line
 
 import purerl
-from purerl import evaluation, lanes, plots, points, sweep, sweep_run
+from purerl import evaluation, lanes, plot, plots, points, sweep, sweep_run
 from purerl.config import ConfigError, load_config, resolve_config
 from purerl.evaluation import build, make_evaluate
 from purerl.statistics import interquartile_mean
@@ -349,6 +349,14 @@ def test_signals_save_and_exit_0_and_the_resumed_sweep_is_the_uninterrupted_one(
     assert {**ours, "times": None} == {**theirs, "times": None}
     assert json.loads((out / "metadata.json").read_text())["sessions"] == 2
     assert not [path for path in (out / "parts").iterdir() if path.is_dir() and path.name != "bounds"]
+
+
+def test_the_figure_can_be_drawn_again(finished_sweep, tmp_path, capsys):
+    _, out = finished_sweep
+    assert plot.main(["sweep", "--run", str(out), "--out", str(tmp_path / "again.png")]) == 0
+    assert (tmp_path / "again.png").stat().st_size > 10_000
+    assert plot.main(["sweep", "--run", str(tmp_path)]) == 2
+    assert "no summary.csv; point to the directory of a finished sweep" in one_line(capsys)
 
 
 def test_a_complete_sweep_is_left_alone(finished_sweep, capsys):
