@@ -76,12 +76,11 @@ def compile_for(group: Group, lanes: int, at_once: int | None, size: int | None)
         hparams = jax.tree.map(lambda x, size=size: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), group.hparams)
         state = spread.placed_shapes(jax.eval_shape(program.init, keys, hparams))
         chunk = program.chunk.lower(state).compile()  # type: ignore[attr-defined]
-        needed = _bytes_needed(chunk)
-        if known or at_once is not None or size <= devices or needed <= MEMORY_SHARE * _memory_bytes():
+        needed, allowed = _bytes_needed(chunk), MEMORY_SHARE * _memory_bytes(devices)
+        if known or at_once is not None or size <= devices or needed <= allowed:
             init = program.init.lower(keys, hparams).compile()  # type: ignore[attr-defined]
             return Compiled(size, program, init, chunk, time.monotonic() - start)
-        fitting = int(size * MEMORY_SHARE * _memory_bytes() / needed)
-        size = part_size(lanes, min(fitting, size - 1), devices)
+        size = part_size(lanes, min(int(size * allowed / needed), size - 1), devices)
 
 
 def _keys(seeds: jax.Array) -> jax.Array:
@@ -94,9 +93,10 @@ def _bytes_needed(compiled: Any) -> int:
     return 0 if analysis is None else analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
 
 
-def _memory_bytes() -> int:
+def _memory_bytes(devices: int) -> int:
+    """Of one device; cores that work as devices share the machine's."""
     limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
-    return limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // devices
 
 
 # One part
@@ -150,6 +150,8 @@ def train_part(
         lanes: as many as the program takes.
         directory: where the state is saved every `checkpointing.every_epochs` epochs and when stopped, and found again.
     """
+    if stop():
+        return None
     config, plan = group.run.config, group.plan
     settings = config.evaluation
     keys = _keys(jnp.asarray([config.seed + lane.seed for lane in lanes], jnp.int32))
@@ -341,6 +343,8 @@ def _train_group(group: Group, number: int, seeds, at_once, directory, stop, rep
         done = {start: files.read(start, group, lanes[start : start + size]) for start in starts if files.has(start)}
         if len(done) == len(starts):
             return list(done.values())
+    if stop():
+        return None
     compiled = compile_for(group, len(lanes), at_once, size)
     evaluate = make_evaluate(group.run.algorithm, group.run.env, directory / "bounds" if directory else None)
     files.write_layout(compiled.size)

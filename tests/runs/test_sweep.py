@@ -82,7 +82,7 @@ def test_a_point_and_seed_is_the_single_run(swept):
     assert [group.points for group in swept.groups] == [(0, 1)]
     assert swept.seeds == [3, 4]
     assert len(np.unique(swept.scores)) == 4
-    assert_lanes_are_single_runs(swept, config_of(), lambda state: state.weights, only=(0, 1))
+    assert_lanes_are_single_runs(swept, config_of(), lambda state: state.weights, only=(1,))
 
 
 def test_a_point_and_seed_of_ppo_is_the_single_run_with_its_schedule():
@@ -99,7 +99,7 @@ def test_a_key_that_sets_shapes_is_trained_in_sequence():
     assert trained.keys == {"algo.num_envs": "in sequence", "algo.learning_rate": "traced"}
     assert [group.points for group in trained.groups] == [(0, 1), (2, 3)]
     assert trained.env_steps[0] != trained.env_steps[2]
-    assert_lanes_are_single_runs(trained, config_of(), lambda state: state.weights, only=(1, 2), with_scores=False)
+    assert_lanes_are_single_runs(trained, config_of(), lambda state: state.weights, only=(2,), with_scores=False)
 
 
 def test_a_number_that_switches_a_branch_gets_a_program_of_its_own():
@@ -121,14 +121,11 @@ def test_points_that_differ_in_nothing_that_works_are_reported():
 
 def test_parts_and_devices_do_not_change_the_numbers(swept):
     grid = [{"algo.learning_rate": rate} for rate in RATES]
-    in_parts = sweep.train_points(config_of(), grid, seeds=2, at_once=3)
-    assert [part["runs"] for part in in_parts.parts] == [2, 2]
-    filled_up = sweep.train_points(config_of(), [*grid, {"algo.learning_rate": 0.1}], seeds=1, at_once=2)
-    assert [part["runs"] for part in filled_up.parts] == [2, 1]
     on_two = sweep.train_points(config_of(num_devices=2), grid, seeds=2)
-    for other in (in_parts, on_two):
-        np.testing.assert_allclose(np.stack(other.curves), np.stack(swept.curves), rtol=1e-5)
-    np.testing.assert_allclose(filled_up.scores[:2, 0], swept.scores[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(np.stack(on_two.curves), np.stack(swept.curves), rtol=1e-5)
+    in_parts = sweep.train_points(config_of(), [*grid, {"algo.learning_rate": 0.1}], seeds=1, at_once=2)
+    assert [part["runs"] for part in in_parts.parts] == [2, 1]
+    np.testing.assert_allclose(in_parts.scores[:2, 0], swept.scores[:, 0], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -140,32 +137,29 @@ def test_parts_are_few_and_alike_and_divide_over_devices(count, at_once, devices
 
 
 def test_parts_fit_the_memory(monkeypatch):
-    (group,) = points.groups_of(points.point_configs(config_of(), [{}]))
+    config = config_of(algo={"name": "fake", "capacity": 4000})
+    (group,) = points.groups_of(points.point_configs(config, [{}]))
+    needed = lanes._bytes_needed
     monkeypatch.setattr(lanes, "_bytes_needed", lambda chunk: 100 * jax.tree.leaves(chunk.in_avals)[0].shape[0])
-    monkeypatch.setattr(lanes, "_memory_bytes", lambda: 800)
-    assert lanes.compile_for(group, 8, None, None).size == 4
-    assert lanes.compile_for(group, 8, 8, None).size == 8
-
-
-def test_the_memory_of_a_program_grows_with_its_lanes():
-    (group,) = points.groups_of(points.point_configs(config_of(algo={"name": "fake", "capacity": 4000}), [{}]))
-    few, many = (lanes._bytes_needed(lanes.compile_for(group, count, None, count).chunk) for count in (1, 16))
-    assert 16 * 4000 * 3 * 4 <= many <= 32 * few
-    assert 2**28 < lanes._memory_bytes() < 2**50
+    monkeypatch.setattr(lanes, "_memory_bytes", lambda devices: 800)
+    fitting, wanted = lanes.compile_for(group, 8, None, None), lanes.compile_for(group, 8, 8, None)
+    assert (fitting.size, wanted.size) == (4, 8)
+    ring_bytes = 4000 * 3 * 4
+    assert needed(wanted.chunk) >= needed(fitting.chunk) + 4 * ring_bytes
 
 
 # Divergence
 
 
-def test_a_point_that_diverges_is_reported_and_spoils_no_other(swept, tmp_path, capsys):
-    grid = [{"algo.learning_rate": rate} for rate in (RATES[0], 1e30, RATES[1])]
+def test_a_point_that_diverges_is_reported_and_spoils_no_other(swept):
+    grid = [{"algo.learning_rate": rate} for rate in (RATES[0], 1e30)]
     trained = sweep.train_points(config_of(), grid, seeds=2)
     assert len(trained.groups) == 1
     assert set(trained.diverged) == {(1, 0), (1, 1)}
     assert trained.diverged[1, 0]["metric"] in ("loss", "weight_norm")
     assert 1 <= trained.diverged[1, 0]["update"] <= 18
     assert np.isnan(trained.scores[1]).all()
-    np.testing.assert_allclose(trained.scores[[0, 2]], swept.scores, rtol=1e-5)
+    np.testing.assert_allclose(trained.scores[0], swept.scores[0], rtol=1e-5)
 
 
 def test_a_diverged_point_has_no_mean_and_is_never_the_best(config_file, tmp_path, capsys):
@@ -184,7 +178,15 @@ def test_a_diverged_point_has_no_mean_and_is_never_the_best(config_file, tmp_pat
 
 
 def test_when_all_diverge_the_exit_code_says_so(config_file, tmp_path, capsys):
-    arguments = ["--config", str(config_file), "--out", str(tmp_path / "out"), "algo.learning_rate=1e30"]
+    arguments = [
+        "--config",
+        str(config_file),
+        "--seeds",
+        "2",
+        "--out",
+        str(tmp_path / "out"),
+        "algo.learning_rate=1e30",
+    ]
     assert sweep.main(arguments) == 3
     assert "every point diverged" in capsys.readouterr().err
 
@@ -216,7 +218,7 @@ def test_the_directory_is_as_documented(finished_sweep):
     assert sorted(path.suffix for path in (out / "parts").glob("program_*")) == [".json", ".npz", ".npz"]
 
 
-def test_the_best_is_chosen_on_the_evaluation_split_and_alone_scored_on_the_final_one(finished_sweep, monkeypatch):
+def test_the_best_is_chosen_on_the_evaluation_split_and_alone_scored_on_the_final_one(finished_sweep):
     _, out = finished_sweep
     report = json.loads((out / "sweep.json").read_text())
     iqms = [point["iqm"] for point in report["points"]]
@@ -299,14 +301,20 @@ def test_every_kind_of_sweep_has_its_figure(tmp_path, monkeypatch, kind):
     assert path.stat().st_size > 10_000
 
 
-def test_random_points_are_trained_and_written(config_file, tmp_path):
+def test_random_points_come_with_the_seed_of_the_configuration(config_file, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(sweep_run, "run", lambda *arguments: asked.append(arguments) or 0)
+    arguments = ["--config", str(config_file), "--out", "d", "--random", "3", "--at-once", "5", "algo.capacity=[32]"]
+    assert sweep.main([*arguments, "algo.learning_rate={low: 1e-3, high: 1, log: true}"]) == 0
+    ((definition, out, resume),) = asked
+    axes = {"algo.learning_rate": points.Range(1e-3, 1, True)}
+    assert definition.points == points.random_points(axes, 3, seed=3)
+    assert (definition.axes, definition.random, definition.at_once, str(out), resume) == (axes, 3, 5, "d", False)
+    assert definition.config.algo["capacity"] == 32
     out = tmp_path / "out"
-    arguments = ["--config", str(config_file), "--out", str(out), "--random", "3", "epochs=1"]
-    assert sweep.main([*arguments, "algo.learning_rate={low: 1e-3, high: 1, log: true}", "algo.bad_update=[null]"]) == 0
-    drawn = points.random_points({"algo.learning_rate": points.Range(1e-3, 1, True)}, 3, seed=3)
-    written = [float(row["algo.learning_rate"]) for row in rows(out / "summary.csv")]
-    assert written == [point["algo.learning_rate"] for point in drawn]
-    assert rows(out / "summary.csv")[0]["low"] == ""
+    evaluation.write_json(out / "sweep.json", {"definition": definition.to_json()})
+    (out / "config.yaml").write_text(definition.config.to_yaml())
+    assert sweep_run.read_definition(out) == definition
 
 
 # Interruption
@@ -458,7 +466,7 @@ def test_random_points_are_drawn_from_lists_and_ranges_and_repeat():
     assert len(points.random_points({"a": [1, 2]}, 50, seed=0)) == 2
 
 
-def test_lanes_with_shared_keys_pass_the_key_reuse_check(config_file):
+def test_lanes_with_shared_keys_pass_the_key_reuse_check():
     with jax.debug_key_reuse(True):
         trained = sweep.train_points(config_of(), [{"algo.learning_rate": rate} for rate in RATES], seeds=2)
     assert jnp.isfinite(trained.scores).all()
