@@ -142,10 +142,9 @@ def test_parts_fit_the_memory(monkeypatch):
     needed = lanes._bytes_needed
     monkeypatch.setattr(lanes, "_bytes_needed", lambda chunk: 100 * jax.tree.leaves(chunk.in_avals)[0].shape[0])
     monkeypatch.setattr(lanes, "_memory_bytes", lambda devices: 800)
-    fitting, wanted = lanes.compile_for(group, 8, None, None), lanes.compile_for(group, 8, 8, None)
-    assert (fitting.size, wanted.size) == (4, 8)
-    ring_bytes = 4000 * 3 * 4
-    assert needed(wanted.chunk) >= needed(fitting.chunk) + 4 * ring_bytes
+    fitting = lanes.compile_for(group, 8, None, None)
+    assert fitting.size == 4
+    assert needed(fitting.chunk) >= 4 * 4000 * 3 * 4, "bytes of the replays"
 
 
 # Divergence
@@ -333,11 +332,11 @@ def signal_at(evaluation: int, number: int):
     return patched
 
 
-@pytest.mark.parametrize(("evaluation", "number"), [(2, signal.SIGTERM), (3, signal.SIGINT), (5, signal.SIGINT)])
+@pytest.mark.parametrize(("evaluation", "number"), [(2, signal.SIGTERM), (5, signal.SIGINT)])
 def test_signals_save_and_exit_0_and_the_resumed_sweep_is_the_uninterrupted_one(
     finished_sweep, tmp_path, monkeypatch, capsys, evaluation, number
 ):
-    """In the middle of the first part, after it, in the middle of the second."""
+    """In the middle of the first part and in the middle of the second."""
     arguments, reference = finished_sweep
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
@@ -346,10 +345,10 @@ def test_signals_save_and_exit_0_and_the_resumed_sweep_is_the_uninterrupted_one(
     assert "interrupted and saved" in capsys.readouterr().out
     assert json.loads((out / "metadata.json").read_text())["status"] == "interrupted"
     finished = {path: path.stat().st_mtime_ns for path in (out / "parts").glob("*.npz")}
-    assert len(finished) == (evaluation >= 3)
+    assert len(finished) == (evaluation == 5)
     resume = ["--resume", "--out", str(out)]
     assert sweep.main(resume if evaluation == 2 else [*arguments, *resume]) == 0
-    assert ("resumed after epoch 4" in capsys.readouterr().out) == (evaluation != 3)
+    assert "resumed after epoch 4" in capsys.readouterr().out
     assert finished == {path: path.stat().st_mtime_ns for path in finished}
     for name in ("table.csv", "summary.csv", "curves.csv", "config.yaml"):
         assert (out / name).read_bytes() == (reference / name).read_bytes(), name
