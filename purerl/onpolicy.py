@@ -411,6 +411,24 @@ def memory_of(steps: Trajectory, actor_carry, critic_carry, recurrent: bool) -> 
     return Memory(actor_carry, critic_carry, reset)
 
 
+SHUFFLED_BY_ONE_SORT = 2**14
+"""Rows up to which the random part of the sorted numbers, 18 bits, makes ties rare."""
+
+
+def shuffled(key: jax.Array, size: int) -> jax.Array:
+    """The numbers 0 .. size - 1 in random order.
+
+    Random bits with the number of the row in the lowest ones are sorted: plain numbers sort four times as fast on a CPU
+    as the pairs that `jax.random.permutation` sorts, which took a tenth of a small update. Equal random bits keep their
+    order.
+    """
+    if size > SHUFFLED_BY_ONE_SORT:
+        return jax.random.permutation(key, size)
+    low = jnp.uint32(2 ** (size - 1).bit_length() - 1)
+    bits = jax.random.bits(key, (size,), jnp.uint32)
+    return (jnp.sort((bits & ~low) | jnp.arange(size, dtype=jnp.uint32)) & low).astype(jnp.int32)
+
+
 def minibatches(key, data: Any, memory: Memory, epochs: int, count: int):
     """Shuffled `(data, memory)` of every gradient step, leaves [epochs * count, ...].
 
@@ -419,7 +437,7 @@ def minibatches(key, data: Any, memory: Memory, epochs: int, count: int):
     """
     axis = 0 if memory.reset is None else 1
     size = jax.tree.leaves(data)[0].shape[axis]
-    order = jax.vmap(lambda k: jax.random.permutation(k, size))(jax.random.split(key, epochs)).reshape(-1)
+    order = jax.vmap(lambda k: shuffled(k, size))(jax.random.split(key, epochs)).reshape(-1)
 
     def dealt(x, axis):
         x = jnp.take(x, order, axis=axis, mode="clip")
