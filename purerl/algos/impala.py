@@ -1,6 +1,6 @@
 """IMPALA (Espeholt et al. 2018) and APPO: V-trace with clipped surrogate and target network (IMPACT, Luo et al. 2020).
 
-Reading order: `Config` (its other keys are `onpolicy.Settings`), `HParams`, `State`, the policy gradient, `make`
+Reading order: `Config` (its other keys are `onpolicy.Settings`), `HParams`, `State`, the two ratios, `make`
 (record, queue, then what one learner does with the oldest roll-out: V-trace, epochs of minibatches). The loss is in
 `purerl/policy_gradient.py`. `name: impala` and `name: appo` are one algorithm with other defaults; `surrogate` is the
 difference. Agents, memories, masks and ends of episodes are treated as in `purerl/algos/ppo.py`.
@@ -65,7 +65,7 @@ from purerl.types import Algorithm
 APPO = {"surrogate": "clipped", "epochs": 2, "minibatches": 4, "lr": 3e-4}
 """Defaults of `name: appo` where they are others."""
 LOG_LIMIT = float(np.log(2.0))
-"""IMPACT limits mu / pi_target to 2 (its rho)."""
+"""Of mu / pi_target: IMPACT's rho."""
 
 
 class Config(Settings):
@@ -132,6 +132,11 @@ def weighted_policy_gradient(log_prob, ratio, advantage, clip_rho):
     return rho * advantage * log_prob, ratio > clip_rho
 
 
+def anchor_log_prob(log_target, log_behaviour):
+    """What stands below pi in IMPACT's ratio min(mu / pi_target, 2) pi / mu (eq. 4), as one log-probability."""
+    return jnp.maximum(log_target, log_behaviour - LOG_LIMIT)
+
+
 def make(config: Config, env: Environment, env_params=None) -> Algorithm:
     """Bind IMPALA or APPO to an environment with discrete, bounded continuous or mixed actions.
 
@@ -182,8 +187,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         if clipped:
             objective = partial(clipped_surrogate, clip=h.clip)
             advantage = vtrace_advantages(*trace, ratio, errors, h.vtrace_clip_pg_rho)
-            # IMPACT's ratio min(mu / pi_target, 2) pi / mu, written as one old probability.
-            old_outputs, old_log_prob = outputs, jnp.maximum(log_prob, behaviour_log_prob - LOG_LIMIT)
+            old_outputs, old_log_prob = outputs, anchor_log_prob(log_prob, behaviour_log_prob)
         else:
             objective = partial(weighted_policy_gradient, clip_rho=h.vtrace_clip_pg_rho)
             advantage = vtrace_advantages(*trace, jnp.ones_like(ratio), errors)  # the objective weights it
