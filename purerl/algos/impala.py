@@ -13,14 +13,14 @@ wait, and no lag that varies between actors or within a roll-out. One process ha
 what it does, and to reproduce settings of distributed systems. With lag 0 all ratios are one, V-trace is generalised
 advantages, and `appo` with a fresh target is PPO.
 
-Deviations. IMPALA: losses are means and not sums, so the rate means something else, and an epsilon of RMSProp under a
-sum of n rows corresponds to epsilon / n^2 here; the default optimiser is Adam. Values and V-trace targets are computed
-once per update call, with the parameters it starts from; with several minibatches or epochs the importance weight of
-the policy gradient is that of each gradient step. The trace has a lambda (the paper's remark 2) and continues over no
-time limit; the value of the true final observation stands behind one. Actors record on-line values nowhere: the critic
-of the learner values what they saw, with its own normaliser. APPO: no circular buffer of roll-outs besides the queue
-(`epochs` is the reuse), V-trace as in the paper between target network and actors, but values from the learner's critic
-and not from a target of it.
+Deviations. IMPALA: losses are means over the batch and not sums, so learning rates and norms are on another scale, and
+an RMSProp epsilon meant for sums over n rows is epsilon / n^2 here; the default optimiser is Adam. Values and V-trace
+targets are computed once per update call, with the parameters it starts from; with several minibatches or epochs, the
+importance weight of the policy gradient is that of each gradient step. A trace may decay with a lambda (remark 2 of the
+paper), and ends at a time limit with the value of the true final observation. The learner's normaliser and critic see
+what the actors saw; nothing but their outputs is taken over. APPO: a roll-out is used for `epochs` and then dropped,
+where IMPACT keeps a circular buffer; V-trace corrects from the actors to the target network, as there, with values of
+the learner's critic; `kl_coef` keeps to the target network (with `policy_gradient`: to the actors).
 """
 
 from dataclasses import replace
@@ -133,7 +133,7 @@ def weighted_policy_gradient(log_prob, ratio, advantage, clip_rho):
 
 
 def anchor_log_prob(log_target, log_behaviour):
-    """What stands below pi in IMPACT's ratio min(mu / pi_target, 2) pi / mu (eq. 4), as one log-probability."""
+    """What stands below pi in IMPACT's ratio min(mu / pi_target, 2) pi / mu, as one log-probability."""
     return jnp.maximum(log_target, log_behaviour - LOG_LIMIT)
 
 

@@ -134,7 +134,7 @@ def test_an_update_with_lag_in_a_plain_loop(name, lagging, targeted):
             if name == "impala":
                 policy_losses.append(-advantage[t] * log_pi[t, row])
             else:
-                share = min(np.exp(log_mu[t, row] - log_reference[t, row]), 2.0)  # IMPACT, eq. 4
+                share = min(np.exp(log_mu[t, row] - log_reference[t, row]), 2.0)  # IMPACT
                 now = share * np.exp(log_pi[t, row] - log_mu[t, row])
                 policy_losses.append(-min(now * advantage[t], np.clip(now, 0.8, 1.2) * advantage[t]))
             value_losses.append((v[t, row] - target[t]) ** 2 / 2)
