@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import envs_jax
 
 ALGORITHMS: dict[str, str] = {
+    "appo": "purerl.algos.impala",
+    "impala": "purerl.algos.impala",
     "ppo": "purerl.algos.ppo",
     "td3": "purerl.algos.td3",
 }

@@ -121,7 +121,7 @@ class ActorCritic:
 
         actor = one(self.actor_core, self.actor_head, self.obs_dim, keys[0], keys[1])
         if spread := policies.continuous_size(self.space):
-            actor["log_std"] = jnp.full((spread,), self.initial_log_std)
+            actor["log_std"] = jnp.full((spread,), self.initial_log_std, jnp.float32)
         critic = one(self.critic_core, self.critic_head, self.critic_dim, keys[2], keys[3])
         return {"actor": actor, "critic": critic}
 

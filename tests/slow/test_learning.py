@@ -38,3 +38,10 @@ def test_pendulum_reaches_the_published_band(tmp_path):
     report = trained_report("pendulum_td3.yaml", tmp_path / "run")
     assert len(report["policy_per_seed"]) == 5
     assert np.mean(report["policy_per_seed"]) >= -200.0
+
+
+@pytest.mark.parametrize("config", ["cartpole_impala.yaml", "cartpole_appo.yaml"])
+def test_cartpole_is_balanced_from_roll_outs_that_are_an_update_old(config, tmp_path):
+    report = trained_report(config, tmp_path / "run")
+    assert len(report["policy_per_seed"]) == 5
+    assert np.mean(report["policy_per_seed"]) >= 475.0
