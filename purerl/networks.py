@@ -1,7 +1,7 @@
 """Networks: a core (convolutions, then memory over time, or neither) and a multilayer perceptron on top.
 
-Reading order: `NetworkConfig`, `Core`, `convolved`, `Head`, `initial_carry`. Time is the first axis, batch the second.
-Parameters are plain dicts.
+Reading order: `NetworkConfig`, `Core`, `convolved`, `Head`, `Network` (both as functions of parameters). Time is the
+first axis, batch the second. Parameters are plain dicts.
 """
 
 from collections.abc import Callable
@@ -97,8 +97,6 @@ class Core(nn.Module):
         c = self.config.conv
         if c is None:
             return xs
-        if xs.shape[-1] != (size := int(np.prod(c.grid))):
-            raise ValueError(f"conv.grid {list(c.grid)} has {size} values, the network's input {xs.shape[-1]}")
         h = xs.reshape(-1, *c.grid)
         for i, width in enumerate(c.features):
             p = self.param(f"conv_{i}", _init_conv, (c.kernel, c.kernel, h.shape[-1], width))
@@ -134,6 +132,17 @@ class Core(nn.Module):
 
 def _init_conv(key: jax.Array, shape: tuple[int, ...]) -> dict[str, jax.Array]:
     return {"kernel": nn.initializers.lecun_uniform()(key, shape), "bias": jnp.zeros(shape[-1:])}
+
+
+def make_core(config: NetworkConfig, in_dim: int) -> Core:
+    """The core for inputs [..., in_dim].
+
+    Raises:
+        ValueError: a picture of another size.
+    """
+    if config.conv is not None and (size := int(np.prod(config.conv.grid))) != in_dim:
+        raise ValueError(f"conv.grid {list(config.conv.grid)} has {size} values, the network's input {in_dim}")
+    return Core(config)
 
 
 def convolved(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -192,6 +201,30 @@ class _Linear(nn.Module):
         for part, start, end in zip(parts, edges, edges[1:], strict=False):
             out = out + part @ kernel[start:end]
         return out
+
+
+class Network:
+    """A core with a head on top as functions of `(params, inputs)`; params are `{"core": ..., "head": ...}`."""
+
+    def __init__(self, config: NetworkConfig, in_dim: int, out_dim: int, out_scale: float = 1.0):
+        self.config, self.in_dim, self.out_dim = config, in_dim, out_dim
+        self.core, self.head = make_core(config, in_dim), Head(config, out_dim, out_scale)
+
+    def init(self, key) -> dict[str, Any]:
+        key_core, key_head = jax.random.split(key)
+        xs = jnp.zeros((1, 1, self.in_dim))
+        core: Any = self.core.init(key_core, xs)
+        return {"core": core, "head": self.head.init(key_head, self.core.apply(core, xs))}
+
+    def __call__(self, params, xs):
+        """Outputs [T, N, out_dim] along sequences xs [T, N, in_dim] that start with an empty memory."""
+        return self.head.apply(params["head"], self.core.apply(params["core"], xs))
+
+    def step(self, params, carry, x):
+        """`(next carry, outputs [..., out_dim])` of one step x [..., in_dim]."""
+        step: Any = self.core.apply(params["core"], carry, x, method="step")
+        carry, features = step
+        return carry, self.head.apply(params["head"], features)
 
 
 def initial_carry(config: NetworkConfig, batch_shape: tuple[int, ...]):
