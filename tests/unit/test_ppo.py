@@ -12,7 +12,7 @@ from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete
 from purerl import policy_gradient
 from purerl.algos import ppo
-from purerl.networks import NetworkConfig
+from purerl.networks import ConvConfig, NetworkConfig
 from purerl.onpolicy import ActorCritic, Memory
 from purerl.policies import Outputs, env_action
 from purerl.policy_gradient import Batch, Coefficients, adapted_kl_coef, clipped_surrogate
@@ -166,6 +166,7 @@ def one_update(config, env, seed=0):
 
 
 LSTM = NetworkConfig(lstm_hidden_size=4, hidden_sizes=(4,), activation="tanh")
+PICTURE_GRU = LSTM.model_copy(update={"cell": "gru", "conv": ConvConfig(grid=(1, 2, 1), features=(3,), kernel=1)})
 KINDS = {
     "normal": (CONFIG, None),
     "squashed": (
@@ -175,6 +176,7 @@ KINDS = {
     "discrete": (CONFIG.model_copy(update={"kl_coef": 0.1, "kl_target": 0.01}), Discrete(3)),
     "recurrent": (CONFIG.model_copy(update={"actor": LSTM, "critic": LSTM}), None),
     "recurrent actor alone": (CONFIG.model_copy(update={"actor": LSTM}), None),
+    "gru after a convolution": (CONFIG.model_copy(update={"actor": PICTURE_GRU, "critic": PICTURE_GRU}), None),
 }
 
 
