@@ -175,8 +175,7 @@ KINDS = {
     ),
     "discrete": (CONFIG.model_copy(update={"kl_coef": 0.1, "kl_target": 0.01}), Discrete(3)),
     "recurrent": (CONFIG.model_copy(update={"actor": LSTM, "critic": LSTM}), None),
-    "recurrent actor alone": (CONFIG.model_copy(update={"actor": LSTM}), None),
-    "gru after a convolution": (CONFIG.model_copy(update={"actor": PICTURE_GRU, "critic": PICTURE_GRU}), None),
+    "recurrent actor alone, gru after a convolution": (CONFIG.model_copy(update={"actor": PICTURE_GRU}), None),
 }
 
 
