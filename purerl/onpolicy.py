@@ -21,7 +21,7 @@ from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
 from envs_jax.spaces import Space
 from purerl import policies, rollout
-from purerl.networks import Core, Head, NetworkConfig, initial_carry
+from purerl.networks import Head, NetworkConfig, initial_carry, make_core
 from purerl.normalize import RunningStats, merge, scaled, standardised
 from purerl.optimizers import OptimizerName, Schedule
 from purerl.policies import Continuous, Outputs
@@ -107,8 +107,9 @@ class ActorCritic:
         self.space, self.obs_dim, self.critic_dim = space, obs_dim, critic_dim
         self.continuous: Continuous = continuous
         self.initial_log_std = initial_log_std
-        self.actor_core, self.actor_head = Core(actor), Head(actor, policies.output_size(space), out_scale=0.01)
-        self.critic_core, self.critic_head = Core(critic), Head(critic, 1)
+        self.actor_core = make_core(actor, obs_dim)
+        self.actor_head = Head(actor, policies.output_size(space), out_scale=0.01)
+        self.critic_core, self.critic_head = make_core(critic, critic_dim), Head(critic, 1)
         self.recurrent_critic = critic.recurrent
 
     def init(self, key) -> dict[str, Any]:
