@@ -177,3 +177,29 @@ def mixed_world() -> Environment:
         observation_space=lambda params: Box(-1.0, 1.0, (1,)),
         action_space=lambda params: Product((Discrete(2), Box(-1.0, 1.0, (1,)))),
     )
+
+
+def tempting_world(endless: bool = False) -> Environment:
+    """Three actions pay 1, 2 and 10; the last is legal only where the observation says so.
+
+    One step, which is the end, or with `endless` a time limit in a world that would go on as it is.
+    """
+
+    def reset_env(key, params):
+        legal = jax.random.bernoulli(key).astype(jnp.float32)
+        return legal[None], legal
+
+    def step_env(key, legal, action, params):
+        reward = jnp.array([1.0, 2.0, 10.0])[action]
+        paid = jnp.where((action == 2) & (legal < 0.5), -100.0, reward)
+        return legal[None], legal, paid, jnp.array(not endless), jnp.array(endless), {}
+
+    return Environment(
+        name="tempting",
+        default_params=None,
+        reset_env=reset_env,
+        step_env=step_env,
+        observation_space=lambda params: Box(0.0, 1.0, (1,)),
+        action_space=lambda params: Discrete(3),
+        action_mask=lambda legal, params: jnp.stack([jnp.array(True), jnp.array(True), legal > 0.5]),
+    )

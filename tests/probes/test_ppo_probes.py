@@ -16,10 +16,11 @@ from probe_worlds import (
     probe_world,
     stacked,
     team_world,
+    tempting_world,
 )
 
 from envs_jax.base import Environment
-from envs_jax.spaces import Box, Discrete
+from envs_jax.spaces import Box
 from purerl.algos import ppo
 from purerl.networks import NetworkConfig
 from purerl.onpolicy import ActorCritic
@@ -120,29 +121,6 @@ def test_a_time_limit_does_not_end_the_world_with_memory(recurrent):
 
 
 # Masks
-
-
-def tempting_world() -> Environment:
-    """Three actions pay 1, 2 and 10; the last is legal only where the observation says so."""
-
-    def reset_env(key, params):
-        legal = jax.random.bernoulli(key).astype(jnp.float32)
-        return legal[None], legal
-
-    def step_env(key, legal, action, params):
-        reward = jnp.array([1.0, 2.0, 10.0])[action]
-        paid = jnp.where((action == 2) & (legal < 0.5), -100.0, reward)
-        return legal[None], legal, paid, jnp.array(True), jnp.array(False), {}
-
-    return Environment(
-        name="tempting",
-        default_params=None,
-        reset_env=reset_env,
-        step_env=step_env,
-        observation_space=lambda params: Box(0.0, 1.0, (1,)),
-        action_space=lambda params: Discrete(3),
-        action_mask=lambda legal, params: jnp.stack([jnp.array(True), jnp.array(True), legal > 0.5]),
-    )
 
 
 @pytest.fixture(scope="module")
