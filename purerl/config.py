@@ -22,6 +22,7 @@ ALGORITHMS: dict[str, str] = {
     "appo": "purerl.algos.impala",
     "impala": "purerl.algos.impala",
     "ppo": "purerl.algos.ppo",
+    "sac": "purerl.algos.sac",
     "td3": "purerl.algos.td3",
 }
 """Name -> module with `Config` and `make`; imported when a configuration asks for it."""
