@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import envs_jax
 
 ALGORITHMS: dict[str, str] = {
+    "apg": "purerl.algos.apg",
     "ppo": "purerl.algos.ppo",
     "td3": "purerl.algos.td3",
 }

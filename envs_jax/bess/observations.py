@@ -5,6 +5,7 @@ forecast values), `rel` and `rank` (prices relative to this hour in units of the
 storage depends on). Reading order: the view of the day, base features, curve, relative layouts, `observe`.
 """
 
+import typing
 from typing import Literal, NamedTuple
 
 import jax
@@ -16,7 +17,9 @@ from envs_jax.bess.days import Day, price_deviation
 from envs_jax.bess.params import HOURS, SEGMENTS, Plant
 from envs_jax.bess.physics import Battery, segment_width_mwh
 
-Layout = Literal["base17", "base20", "curve", "forecast", "rel", "rank"]
+RelativeLayout = Literal["rel", "rank", "value"]
+Layout = Literal["base17", "base20", "curve", "forecast"] | RelativeLayout
+RELATIVE = typing.get_args(RelativeLayout)
 CLIP = 1.5
 """Normalised values may leave [-1, 1] up to here: new extremes stay visible."""
 AFTER_PEAKS_H = 21
@@ -130,7 +133,9 @@ def coming(values, hour) -> jax.Array:
     return jax.lax.dynamic_slice(jnp.concatenate([values, jnp.zeros_like(values)]), (hour,), (HOURS,))
 
 
-def relative_features(plant: Plant, day: Day, view: View, hour, battery: Battery, ranked: bool) -> jax.Array:
+def relative_features(
+    plant: Plant, day: Day, view: View, hour, battery: Battery, layout: RelativeLayout
+) -> jax.Array:
     """[85] or, ranked, [91]: coming price differences in units of the day's deviation, content, wear ratio.
 
     The deviation tells how heavy the absolute wear cost is; the level of prices matters only through it.
@@ -139,19 +144,20 @@ def relative_features(plant: Plant, day: Day, view: View, hour, battery: Battery
     z = (view.price - mean) / deviation
     valid = coming(jnp.ones_like(z), hour)
     difference = (coming(z, hour) - z[hour]) * valid
+    ahead = coming(z, hour) - z[hour] if layout == "value" else difference
     parts = [
         z[hour][None],
-        difference,
+        ahead,
         valid,
         coming(view.reserve, hour) / deviation,
         jnp.stack([jnp.log(deviation / 50.0), 30.0 / deviation, mean / deviation]),
         (2.0 * battery.soc - 1.0)[None],
         battery.segments_mwh / segment_width_mwh(plant),
     ]
-    if ranked:
+    if layout != "rel":
         dearer, cheaper = jnp.sum(difference > 0), jnp.sum(difference < 0)
         hours_left = jnp.sum(valid)
-        extremes = [jnp.max(difference), jnp.min(difference)]
+        extremes = [jnp.max(ahead), jnp.min(ahead)]
         counts = [dearer / hours_left, cheaper / hours_left, dearer / HOURS, cheaper / HOURS]
         parts.append(jnp.stack([jnp.asarray(x, z.dtype) for x in extremes + counts]))
     return jnp.concatenate(parts)
@@ -185,7 +191,7 @@ def connection_features(plant: Plant, view: View, hour) -> jax.Array:
 
 
 def size(layout: Layout, with_connection: bool) -> int:
-    sizes = {"base17": 17, "base20": 20, "curve": 92, "forecast": 92, "rel": 77 + SEGMENTS, "rank": 83 + SEGMENTS}
+    sizes = {"base17": 17, "base20": 20, "curve": 92, "forecast": 92, "rel": 77 + SEGMENTS, "rank": 83 + SEGMENTS, "value": 83 + SEGMENTS}
     return sizes[layout] + (2 * HOURS if with_connection else 0)
 
 
@@ -196,8 +202,8 @@ def observe(
     """Observation [size(layout)] as float32. After the last hour it is that of hour 23 (no target uses it)."""
     hour = jnp.minimum(hour, HOURS - 1)
     view = view_at(day, hour, reveal_hourly)
-    if layout in ("rel", "rank"):
-        parts = [relative_features(plant, day, view, hour, battery, ranked=layout == "rank")]
+    if layout == "rel" or layout == "rank" or layout == "value":
+        parts = [relative_features(plant, day, view, hour, battery, layout)]
     else:
         base = normalise(base_features(day, view, hour, battery, soc_prev), ranges.low, ranges.high)
         parts = [base[:17] if layout == "base17" else base]
