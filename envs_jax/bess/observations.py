@@ -160,6 +160,12 @@ def relative_features(
         extremes = [jnp.max(ahead), jnp.min(ahead)]
         counts = [dearer / hours_left, cheaper / hours_left, dearer / HOURS, cheaper / HOURS]
         parts.append(jnp.stack([jnp.asarray(x, z.dtype) for x in extremes + counts]))
+    if layout == "value":
+        so_far = np.tril(np.ones((HOURS, HOURS), bool))
+        parts += [
+            jnp.max(jnp.where(so_far, ahead, -jnp.inf), axis=1),
+            jnp.min(jnp.where(so_far, ahead, jnp.inf), axis=1),
+        ]
     return jnp.concatenate(parts)
 
 
@@ -191,7 +197,7 @@ def connection_features(plant: Plant, view: View, hour) -> jax.Array:
 
 
 def size(layout: Layout, with_connection: bool) -> int:
-    sizes = {"base17": 17, "base20": 20, "curve": 92, "forecast": 92, "rel": 77 + SEGMENTS, "rank": 83 + SEGMENTS, "value": 83 + SEGMENTS}
+    sizes = {"base17": 17, "base20": 20, "curve": 92, "forecast": 92, "rel": 77 + SEGMENTS, "rank": 83 + SEGMENTS, "value": 83 + 2 * HOURS + SEGMENTS}
     return sizes[layout] + (2 * HOURS if with_connection else 0)
 
 
