@@ -21,6 +21,7 @@ import envs_jax
 ALGORITHMS: dict[str, str] = {
     "apg": "purerl.algos.apg",
     "ppo": "purerl.algos.ppo",
+    "sac": "purerl.algos.sac",
     "td3": "purerl.algos.td3",
 }
 """Name -> module with `Config` and `make`; imported when a configuration asks for it."""

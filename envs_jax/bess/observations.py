@@ -133,9 +133,7 @@ def coming(values, hour) -> jax.Array:
     return jax.lax.dynamic_slice(jnp.concatenate([values, jnp.zeros_like(values)]), (hour,), (HOURS,))
 
 
-def relative_features(
-    plant: Plant, day: Day, view: View, hour, battery: Battery, layout: RelativeLayout
-) -> jax.Array:
+def relative_features(plant: Plant, day: Day, view: View, hour, battery: Battery, layout: RelativeLayout) -> jax.Array:
     """[85] or, ranked, [91]: coming price differences in units of the day's deviation, content, wear ratio.
 
     The deviation tells how heavy the absolute wear cost is; the level of prices matters only through it.
@@ -197,7 +195,10 @@ def connection_features(plant: Plant, view: View, hour) -> jax.Array:
 
 
 def size(layout: Layout, with_connection: bool) -> int:
-    sizes = {"base17": 17, "base20": 20, "curve": 92, "forecast": 92, "rel": 77 + SEGMENTS, "rank": 83 + SEGMENTS, "value": 83 + 2 * HOURS + SEGMENTS}
+    relative = 77 + SEGMENTS
+    ranked = relative + 6
+    sizes = {"base17": 17, "base20": 20, "curve": 92, "forecast": 92, "rel": relative, "rank": ranked}
+    sizes["value"] = ranked + 2 * HOURS
     return sizes[layout] + (2 * HOURS if with_connection else 0)
 
 

@@ -1,7 +1,7 @@
 """Analytic policy gradient: the return of a roll-out is differentiated through the environment itself.
 
-Reading order: `Config`, `HParams`, `State`, networks, the value of a window, what is bound to an environment (`Bound`),
-the actor's loss, the critic's fit, `make`.
+Reading order: `Config`, `HParams`, `State`, what a window is worth, what is bound to an environment (`Bound`), the
+actor's loss, the critic's fit, `make`.
 
 Every update call steps all environments through a window of `steps_per_update` steps and follows the gradient of the
 window's discounted rewards in the actor's parameters, through policy, dynamics and rewards. What comes after the window
@@ -32,9 +32,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
 from purerl import rollout, sharding
-from purerl.algos.td3 import Actions, action_range
-from purerl.networks import Core, Head, NetworkConfig, initial_carry
+from purerl.actions import Actions, action_range
+from purerl.networks import Network, NetworkConfig, initial_carry
 from purerl.normalize import RunningStats, empty_stats, merge, standardised
+from purerl.onpolicy import remembered_values
 from purerl.optimizers import OptimizerName, Schedule, descend, make_optimizer
 from purerl.returns import lambda_returns
 from purerl.types import Algorithm
@@ -127,55 +128,25 @@ class Window(NamedTuple):
         return self.terminated | self.truncated
 
     @property
-    def starts(self) -> jax.Array:
-        """The first steps of the window and of the episodes that start in it."""
-        return jnp.concatenate([jnp.ones_like(self.done[:1]), self.done[:-1]])
-
-
-# Networks
-
-
-class Net(NamedTuple):
-    """A core and its head as functions of (params, inputs)."""
-
-    core: Core
-    head: Head
-
-    def init(self, key, in_dim: int):
-        key_core, key_head = jax.random.split(key)
-        xs = jnp.zeros((1, 1, in_dim))
-        core: Any = self.core.init(key_core, xs)
-        return {"core": core, "head": self.head.init(key_head, self.core.apply(core, xs))}
-
-    def step(self, params, carry, x):
-        """(next carry, outputs [..., k]) for x [..., d]."""
-        step: Any = self.core.apply(params["core"], carry, x, method="step")
-        return step[0], self.head.apply(params["head"], step[1])
-
-    def sequence(self, params, xs, carry=None, reset=None):
-        """Outputs [T, N, k] along sequences [T, N, d]."""
-        return self.head.apply(params["head"], self.core.apply(params["core"], xs, carry, reset))
-
-
-def next_values(net: Net, params, carry, window: Window):
-    """Values of the observations after every step [T, N], and the memory after the window.
-
-    Those of the true final observation, seen with the memory from before the reset.
-    """
-    if not net.core.config.recurrent:
-        return net.sequence(params, window.final_obs)[..., 0], carry
-
-    def body(carry, inputs):
-        x, x_after, done = inputs
-        carry, _ = net.step(params, carry, x)
-        _, value = net.step(params, carry, x_after)
-        return jax.tree.map(lambda c: jnp.where(done[:, None], 0.0, c), carry), value[..., 0]
-
-    carry, values = jax.lax.scan(body, carry, (window.obs, window.final_obs, window.done))
-    return values, carry
+    def restarts(self) -> jax.Array:
+        """The first steps of the episodes that start inside the window."""
+        return jnp.concatenate([jnp.zeros_like(self.done[:1]), self.done[:-1]])
 
 
 # What a window is worth
+
+
+def next_values(critic: Network, params, carry, window: Window):
+    """Values of the true final observations after every step [T, N], and the memory after the window."""
+    if not critic.config.recurrent:
+        return critic(params, window.final_obs)[..., 0], carry
+
+    def value_step(carry, x):
+        carry, value = critic.step(params, carry, x)
+        return carry, value[..., 0]
+
+    _, v_tp1, carry = remembered_values(value_step, carry, window.obs, window.final_obs, window.done)
+    return v_tp1, carry
 
 
 def window_value(window: Window, v_tp1, gamma):
@@ -185,12 +156,13 @@ def window_value(window: Window, v_tp1, gamma):
         v_tp1: values of the observations after every step [T, N]; they count after the last step and at truncations.
     """
     whole = lambda_returns(window.reward, gamma * (1.0 - window.terminated), 1.0 - window.truncated, v_tp1)
-    return jnp.sum(window.starts * whole) / whole.size
+    starts = window.restarts.at[0].set(True)
+    return jnp.sum(starts * whole) / whole.size
 
 
-def critic_loss(net: Net, params, window: Window, target, carry):
+def critic_loss(critic: Network, params, window: Window, target, carry):
     """Half the mean squared error (the paper's eq. 7)."""
-    value = net.sequence(params, window.obs, carry, window.starts)[..., 0]
+    value = critic(params, window.obs, carry, window.restarts)[..., 0]
     return 0.5 * jnp.mean((value - target) ** 2)
 
 
@@ -211,8 +183,8 @@ class Bound(NamedTuple):
     agents: int
     obs_dim: int
     actions: Actions
-    actor: Net
-    critic: Net
+    actor: Network
+    critic: Network
 
 
 def bind(config: Config, env: Environment, env_params=None) -> Bound:
@@ -236,8 +208,8 @@ def bind(config: Config, env: Environment, env_params=None) -> Bound:
     env_params = env.default_params if env_params is None else env_params
     agents, obs_dim = env.observation_space(env_params).shape
     actions = action_range(env, env_params, config.output_activation)
-    actor = Net(Core(config.actor), Head(config.actor, actions.low.size, out_scale=0.1))
-    critic = Net(Core(config.critic), Head(config.critic, 1))
+    actor = Network(config.actor, obs_dim, actions.dim, out_scale=0.1)
+    critic = Network(config.critic, obs_dim, 1)
     return Bound(config, env, env_params, agents, obs_dim, actions, actor, critic)
 
 
@@ -250,7 +222,7 @@ def roll_out(bound: Bound, params, state: State, key, noise_std):
     config, actions = bound.config, bound.actions
 
     def draw(key):
-        shape = (config.num_envs, bound.agents, actions.low.size)
+        shape = (config.num_envs, bound.agents, actions.dim)
         return jax.random.normal(key, shape) if config.noise_std else jnp.zeros((config.num_envs, 0))
 
     def choose(worlds, noise):
@@ -339,14 +311,14 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         return initial_carry(config.actor, (*batch_shape, bound.agents))
 
     def first_critic(key) -> Critic:
-        params = bound.critic.init(key, bound.obs_dim)
+        params = bound.critic.init(key)
         target = jax.tree.map(jnp.copy, params)  # donated state: the same buffer must not appear twice
         memory = initial_carry(config.critic, (config.num_envs * bound.agents,))
         return Critic(params, target, optimizer.init(params), memory)
 
     def init(key, hparams) -> State:
         key_actor, key_critic, key_worlds, key_run = jax.random.split(key, 4)
-        params = bound.actor.init(key_actor, bound.obs_dim)
+        params = bound.actor.init(key_actor)
         memory = empty_memory((config.num_envs,))
         return State(
             actor=params,

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete
 from purerl.algos import apg
-from purerl.networks import NetworkConfig
+from purerl.networks import Network, NetworkConfig, initial_carry
 from purerl.optimizers import Schedule
 
 LINEAR = NetworkConfig(hidden_sizes=())
@@ -116,7 +116,7 @@ def test_whole_episodes_are_windows_of_that_length_without_value():
 def linear_params(kernel):
     """Parameters of a network without hidden layers, zero bias."""
     kernel = jnp.asarray(kernel, jnp.float32)[:, None]
-    shapes = jax.eval_shape(apg.Net(apg.Core(LINEAR), apg.Head(LINEAR, 1)).init, jax.random.key(0), kernel.size)
+    shapes = jax.eval_shape(Network(LINEAR, kernel.size, 1).init, jax.random.key(0))
     return jax.tree.map(lambda s: kernel if s.shape == kernel.shape else jnp.zeros(s.shape), shapes)
 
 
@@ -190,23 +190,23 @@ def test_the_value_of_a_window_by_hand():
     values = jnp.asarray([[100.0], [10.0], [100.0], [100.0], [20.0]])
     expected = (1 + 0.5 * (2 + 0.5 * 10)) + (4 + 0.5 * 8) + (16 + 0.5 * 20)
     assert float(apg.window_value(window, values, 0.5)) == pytest.approx(expected / 5)
-    assert window.starts[:, 0].tolist() == [True, False, True, False, True]
+    assert window.restarts[:, 0].tolist() == [False, False, True, False, True]
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
 def test_the_next_value_is_that_of_the_true_final_observation(recurrent):
     """With memory: seen with the memory from before the reset, and a new episode starts with an empty one."""
-    net = apg.Net(apg.Core(MEMORY if recurrent else SMALL), apg.Head(SMALL, 1))
-    params = net.init(jax.random.key(0), 2)
+    net = Network(MEMORY if recurrent else SMALL, 2, 1)
+    params = jax.jit(net.init)(jax.random.key(0))
     rng = np.random.default_rng(0)
     obs, final_obs = (jnp.asarray(rng.normal(size=(4, 2, 2)), jnp.float32) for _ in range(2))
     ends = jnp.zeros((4, 2), bool).at[1].set(True)
     final_obs = jnp.where(ends[..., None], final_obs, jnp.roll(obs, -1, axis=0)).at[-1].set(final_obs[-1])
     window = apg.Window(obs, final_obs, jnp.zeros((4, 2)), jnp.zeros_like(ends), ends)
-    memory = apg.initial_carry(net.core.config, (2,))
+    memory = initial_carry(net.config, (2,))
     values, after = apg.next_values(net, params, memory, window)
-    first = net.sequence(params, jnp.concatenate([obs[:2], final_obs[1:2]]))[..., 0]
-    second = net.sequence(params, jnp.concatenate([obs[2:], final_obs[3:]]))[..., 0]
+    first = net(params, jnp.concatenate([obs[:2], final_obs[1:2]]))[..., 0]
+    second = net(params, jnp.concatenate([obs[2:], final_obs[3:]]))[..., 0]
     np.testing.assert_allclose(values, jnp.concatenate([first[1:], second[1:]]), atol=1e-6)
     if recurrent:
         assert any((np.abs(leaf) > 1e-3).any() for leaf in jax.tree.leaves(after))
@@ -275,28 +275,19 @@ def test_acting_is_greedy_and_in_the_units_of_the_environment():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_chunks_seeds_and_traces(kind):
-    """Two chunks are one run bit for bit, a vmapped seed is a single run, and one trace serves all calls."""
+    """Two chunks are one run bit for bit, one trace serves both, and a vmapped seed is a single run."""
     algorithm = apg.make(KINDS[kind], spring_world(cut="truncated"))
-    counted = chex.assert_max_traces(algorithm.update, n=1)
+    fresh = jax.jit(jax.vmap(lambda seed: algorithm.init(jax.random.key(seed), algorithm.hparams)))(jnp.array([5, 6]))
+    first = lambda: jax.tree.map(lambda x: jnp.copy(x[0]), fresh)  # noqa: E731
 
-    def run(state, count):
-        return jax.lax.scan(lambda s, _: counted(s), state, length=count)
+    def run(update, count):
+        return lambda state: jax.lax.scan(lambda s, _: (update(s)[0], None), state, length=count)[0]
 
-    step = jax.jit(lambda state: run(state, 2), donate_argnums=0)
-    init = jax.jit(algorithm.init)
-    keys = jax.random.split(jax.random.key(3))
-    state = init(jax.random.key(5), algorithm.hparams)
-    state, _ = step(state)
-    state, metrics = step(state)
-    chex.clear_trace_counter()
-    whole, _ = jax.jit(lambda s: run(s, 4))(init(jax.random.key(5), algorithm.hparams))
+    chunk = jax.jit(run(chex.assert_max_traces(algorithm.update, n=1), 2), donate_argnums=0)
+    whole = jax.jit(run(algorithm.update, 4))(first())
     numbers = lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x  # noqa: E731
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(numbers(a), numbers(b)), state, whole)
-    del keys, metrics
-
-    chex.clear_trace_counter()
-    many = jax.vmap(lambda k: algorithm.init(k, algorithm.hparams))(jax.vmap(jax.random.key)(jnp.array([5, 6])))
-    many, _ = jax.jit(jax.vmap(lambda s: run(s, 4)[0]), donate_argnums=0)(many), None
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(numbers(a), numbers(b)), chunk(chunk(first())), whole)
+    many = jax.jit(jax.vmap(run(algorithm.update, 4)))(fresh)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[0], b, rtol=2e-3, atol=1e-5), many.actor, whole.actor)
 
 
