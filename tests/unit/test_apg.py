@@ -1,4 +1,4 @@
-"""APG: its gradient against finite differences, closed forms and itself; windows, resets, devices' rules of a run."""
+"""APG: its gradient against finite differences, closed forms and itself; windows; the rules of a traced algorithm."""
 
 import chex
 import jax
@@ -212,13 +212,6 @@ def test_the_next_value_is_that_of_the_true_final_observation(recurrent):
         assert any((np.abs(leaf) > 1e-3).any() for leaf in jax.tree.leaves(after))
 
 
-def test_an_update_of_the_critic_moves_it_towards_its_targets():
-    config = WINDOWS.model_copy(update={"critic_lr": 1e-2, "critic_epochs": 50})
-    _, _, metrics = one_update(config, spring_world(cut="truncated"))
-    _, _, few = one_update(config.model_copy(update={"critic_epochs": 1}), spring_world(cut="truncated"))
-    assert float(metrics["critic_loss"]) < float(few["critic_loss"])
-
-
 # Updates
 
 
@@ -234,6 +227,7 @@ def test_an_update_changes_every_parameter_and_is_finite(kind):
     before, after, metrics = one_update(KINDS[kind], spring_world(cut="truncated"))
     assert all(np.isfinite(value) and np.ndim(value) == 0 for value in jax.device_get(metrics).values())
     assert float(metrics["skipped"]) == 0
+    assert float(after.obs_stats.count) == KINDS[kind].normalize_obs * KINDS[kind].env_steps()
     parts = [(before.actor, after.actor)]
     if KINDS[kind].bootstrap:
         parts += [(before.critic.params, after.critic.params), (before.critic.target, after.critic.target)]
@@ -259,11 +253,6 @@ def test_a_gradient_that_is_not_finite_leaves_the_actor_as_it_was():
     jax.tree.map(np.testing.assert_array_equal, (before.actor, before.optimizer), (after.actor, after.optimizer))
 
 
-def test_statistics_are_those_of_what_was_seen():
-    _, after, _ = one_update(WINDOWS, spring_world(cut="truncated"))
-    assert float(after.obs_stats.count) == WINDOWS.env_steps()
-
-
 def test_acting_is_greedy_and_in_the_units_of_the_environment():
     algorithm = apg.make(WINDOWS, spring_world(cut="truncated", action_space=lambda p: Box(0.0, 4.0, (1,))))
     policy = algorithm.policy(algorithm.init(jax.random.key(0), algorithm.hparams))
@@ -273,9 +262,10 @@ def test_acting_is_greedy_and_in_the_units_of_the_environment():
     assert len(np.unique(action)) == 1
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["episodes", "recurrent"])
 def test_chunks_seeds_and_traces(kind):
     """Two chunks are one run bit for bit, one trace serves both, and a vmapped seed is a single run."""
+    chex.clear_trace_counter()  # it counts functions of one name together
     algorithm = apg.make(KINDS[kind], spring_world(cut="truncated"))
     fresh = jax.jit(jax.vmap(lambda seed: algorithm.init(jax.random.key(seed), algorithm.hparams)))(jnp.array([5, 6]))
     first = lambda: jax.tree.map(lambda x: jnp.copy(x[0]), fresh)  # noqa: E731
