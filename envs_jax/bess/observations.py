@@ -136,10 +136,10 @@ def coming(values, hour) -> jax.Array:
 def relative_features(plant: Plant, day: Day, view: View, hour, battery: Battery, layout: RelativeLayout) -> jax.Array:
     """[85], `rank` [91], `value` [139]: coming price differences in units of the day's deviation, content, wear ratio.
 
-    The deviation tells how heavy the absolute wear cost is; the level of prices matters only through it. `rank` adds the
-    largest differences and how many hours are dearer or cheaper. `value` shows, in place of zeros, the day's mean price
-    after midnight, which is what terminal mode `value` pays for content; and adds the largest differences up to each
-    coming hour, because a dear hour counts only as far as no cheaper one comes first.
+    The deviation tells how heavy the absolute wear cost is; the level of prices matters only through it. `rank` adds
+    the largest differences and how many hours are dearer or cheaper. `value` shows, in place of zeros, the day's mean
+    price after midnight, which is what terminal mode `value` pays for content; and adds the largest differences up to
+    each coming hour, because a dear hour counts only as far as no cheaper one comes first.
     """
     deviation, mean = price_deviation(day.seen_price), jnp.mean(day.seen_price)
     z = (view.price - mean) / deviation
