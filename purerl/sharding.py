@@ -107,6 +107,18 @@ def mean_over_shares(tree: Any) -> Any:
     return unflatten(jax.lax.pmean(flat, _BATCH))
 
 
+def sum_over_shares(tree: Any) -> Any:
+    """Sums over the devices that share a batch, of what each has counted in its share."""
+    return tree if _sharing() == 1 else jax.lax.psum(tree, _BATCH)
+
+
+def whole_of(tree: Any, axis: int = 0) -> Any:
+    """All devices' shares joined along `axis`: the inverse of `own_share`."""
+    if _sharing() == 1:
+        return tree
+    return jax.tree.map(lambda x: jax.lax.all_gather(x, _BATCH, axis=axis, tiled=True), tree)
+
+
 def _sharing() -> int:
     try:
         return jax.lax.axis_size(_BATCH)
