@@ -33,6 +33,7 @@ from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
 from purerl import rollout, sharding
 from purerl.actions import Actions, action_range
+from purerl.config import ConfigError
 from purerl.networks import Network, NetworkConfig, initial_carry
 from purerl.normalize import RunningStats, empty_stats, merge, standardised
 from purerl.onpolicy import remembered_values
@@ -60,7 +61,7 @@ class Config(BaseModel):
     normalize_obs: bool = False
     critic_lr: float = Field(5e-4, gt=0)
     critic_epochs: int = Field(16, ge=1, description="passes of the critic over every window")
-    critic_minibatches: int = Field(4, ge=1, description="per pass; must divide num_envs on every device")
+    critic_minibatches: int = Field(4, ge=1, description="per pass, of whole environments")
     td_lambda: float = Field(0.95, ge=0, le=1)
     tau: float = Field(0.6, gt=0, le=1, description="share by which the target critic follows after every update call")
     actor: NetworkConfig = NetworkConfig(hidden_sizes=(64, 64), activation="elu")
@@ -265,8 +266,17 @@ def fitted(bound: Bound, optimizer, value: Critic, window: Window, v_tp1, carry,
     Args:
         v_tp1: the target network's values of the observations after every step [T, N].
         carry: the target network's memory after the window.
+
+    Raises:
+        ConfigError: the environments of this device have no equal minibatches.
     """
     config = bound.config
+    count = window.reward.shape[1]
+    if count % config.critic_minibatches:
+        raise ConfigError(
+            f"critic_minibatches {config.critic_minibatches} must divide the environments (times agents) of a device: "
+            f"{count}"
+        )
     target = lambda_returns(
         window.reward, h.gamma * (1.0 - window.terminated), h.td_lambda * (1.0 - window.truncated), v_tp1
     )

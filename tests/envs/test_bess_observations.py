@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 import envs_jax
 from envs_jax.bess import observations, physics
+from envs_jax.bess.config import BessConfig
 from envs_jax.bess.days import Augmentation, Forecast, augment_and_forecast, day_from
 from envs_jax.bess.observations import BASE_FEATURES, PARITY_RANGES, Ranges
 from envs_jax.bess.params import HOURS, Rules, limits_of, plant_of
@@ -195,6 +197,11 @@ def test_value_shows_the_mean_price_after_midnight_and_the_best_so_far(hour):
     np.testing.assert_array_equal(obs[87:91], rank[87:91])
     np.testing.assert_allclose(obs[91:115], np.maximum.accumulate(ahead), atol=2e-6)
     np.testing.assert_allclose(obs[115:], np.minimum.accumulate(ahead), atol=2e-6)
+
+
+def test_value_is_refused_where_nothing_is_paid_for_content():
+    with pytest.raises(ValidationError, match="obs value shows what content is worth after midnight"):
+        BessConfig(obs="value", terminal="free")
 
 
 def test_relative_state_inverts_the_features():

@@ -29,6 +29,13 @@ def test_trading_policy_captures_the_battery_value_of_2022(config, percent, tmp_
     assert abs(report["q_start_bias"]) < 0.1 * abs(report["return"])
 
 
+def test_the_analytic_gradient_comes_close_to_perfect_foresight(tmp_path):
+    """98.5 % of the battery value of 2022 in under two minutes on two cores."""
+    report = trained_report("bess_apg.yaml", tmp_path / "run")
+    assert report["percent_of_bound"] >= 98.5
+    assert report["detail"]["months_below_idle_per_seed"] == [[]]
+
+
 def test_a_policy_with_forecasts_earns_at_least_what_the_rolling_plan_earns(tmp_path):
     report = trained_report("bess_td3_forecast.yaml", tmp_path / "run")
     assert report["policy"] >= report["baselines"]["rolling_lp"]

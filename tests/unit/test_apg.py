@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete
 from purerl.algos import apg
+from purerl.config import ConfigError
 from purerl.networks import Network, NetworkConfig, initial_carry
 from purerl.optimizers import Schedule
 
@@ -363,3 +364,8 @@ def test_environments_that_do_not_fit_are_refused_in_one_line(changes, world, me
     with pytest.raises(ValueError, match=message) as refusal:
         apg.make(EPISODES.model_copy(update=changes), spring_world(**world))
     assert "\n" not in str(refusal.value)
+
+
+def test_minibatches_that_do_not_divide_the_environments_are_refused():
+    with pytest.raises(ConfigError, match=r"critic_minibatches 3 must divide the environments .* of a device: 4"):
+        program(WINDOWS.model_copy(update={"critic_minibatches": 3}))
