@@ -216,9 +216,9 @@ class Network:
         core: Any = self.core.init(key_core, xs)
         return {"core": core, "head": self.head.init(key_head, self.core.apply(core, xs))}
 
-    def __call__(self, params, xs):
-        """Outputs [T, N, out_dim] along sequences xs [T, N, in_dim] that start with an empty memory."""
-        return self.head.apply(params["head"], self.core.apply(params["core"], xs))
+    def __call__(self, params, xs, carry=None, reset=None):
+        """Outputs [T, N, out_dim] along sequences xs [T, N, in_dim]; `carry` and `reset` as in `Core`."""
+        return self.head.apply(params["head"], self.core.apply(params["core"], xs, carry, reset))
 
     def step(self, params, carry, x):
         """`(next carry, outputs [..., out_dim])` of one step x [..., in_dim]."""

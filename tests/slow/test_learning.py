@@ -39,6 +39,8 @@ def test_a_policy_with_forecasts_earns_at_least_what_the_rolling_plan_earns(tmp_
     [
         ("pendulum_td3.yaml", -200.0),
         ("pendulum_ppo.yaml", -250.0),
+        ("cartpole_impala.yaml", 475.0),
+        ("cartpole_appo.yaml", 475.0),
         ("acrobot_ppo.yaml", -100.0),
         ("cartpole_hidden_ppo.yaml", 450.0),
         # 80 % of what gymnax publishes for PPO after 10 million steps, 28 and 131: the better part of an hour each.
