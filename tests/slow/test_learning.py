@@ -34,7 +34,11 @@ def test_a_policy_with_forecasts_earns_at_least_what_the_rolling_plan_earns(tmp_
     assert report["policy"] >= report["baselines"]["rolling_lp"]
 
 
-def test_pendulum_reaches_the_published_band(tmp_path):
-    report = trained_report("pendulum_td3.yaml", tmp_path / "run")
+@pytest.mark.parametrize(
+    ("config", "band"),
+    [("pendulum_td3.yaml", -200.0), ("pendulum_sac.yaml", -200.0), ("mountaincar_sac.yaml", 90.0)],
+)
+def test_control_tasks_reach_the_published_band(config, band, tmp_path):
+    report = trained_report(config, tmp_path / "run")
     assert len(report["policy_per_seed"]) == 5
-    assert np.mean(report["policy_per_seed"]) >= -200.0
+    assert np.mean(report["policy_per_seed"]) >= band
