@@ -19,6 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import envs_jax
 
 ALGORITHMS: dict[str, str] = {
+    "apg": "purerl.algos.apg",
+    "appo": "purerl.algos.impala",
+    "impala": "purerl.algos.impala",
     "ppo": "purerl.algos.ppo",
     "sac": "purerl.algos.sac",
     "td3": "purerl.algos.td3",

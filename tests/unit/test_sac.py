@@ -59,7 +59,7 @@ def feed_forward():
 
 @pytest.fixture(scope="module")
 def choices():
-    return Run(sac, CHOICES, updates=3, world=choice_world())
+    return Run(sac, CHOICES, updates=3, env=choice_world())
 
 
 # A run
