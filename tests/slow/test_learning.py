@@ -45,7 +45,9 @@ def test_a_policy_with_forecasts_earns_at_least_what_the_rolling_plan_earns(tmp_
     ("config", "band"),
     [
         ("pendulum_td3.yaml", -200.0),
+        ("pendulum_sac.yaml", -200.0),
         ("pendulum_ppo.yaml", -250.0),
+        ("mountaincar_sac.yaml", 90.0),
         ("cartpole_impala.yaml", 475.0),
         ("cartpole_appo.yaml", 475.0),
         ("acrobot_ppo.yaml", -100.0),
