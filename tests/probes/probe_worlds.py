@@ -104,8 +104,11 @@ def episodes(probe: Probe) -> np.ndarray:
 # A world with a mask
 
 
-def tempting_world() -> Environment:
-    """Three actions pay 1, 2 and 10; the last is legal only where the observation says so."""
+def tempting_world(endless: bool = False) -> Environment:
+    """Three actions pay 1, 2 and 10; the last is legal only where the observation says so.
+
+    One step, which is the end, or with `endless` a time limit in a world that would go on as it is.
+    """
 
     def reset_env(key, params):
         legal = jax.random.bernoulli(key).astype(jnp.float32)
@@ -114,7 +117,7 @@ def tempting_world() -> Environment:
     def step_env(key, legal, action, params):
         reward = jnp.array([1.0, 2.0, 10.0])[action]
         paid = jnp.where((action == 2) & (legal < 0.5), -100.0, reward)
-        return legal[None], legal, paid, jnp.array(True), jnp.array(False), {}
+        return legal[None], legal, paid, jnp.array(not endless), jnp.array(endless), {}
 
     return Environment(
         name="tempting",

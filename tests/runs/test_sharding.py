@@ -28,6 +28,19 @@ TD3 = {
     "actor": {"lstm_hidden_size": 4, "hidden_sizes": [4]},
     "critic": {"lstm_hidden_size": 4, "hidden_sizes": [4]},
 }
+APG = {
+    "name": "apg",
+    "total_env_steps": 336,
+    "num_envs": 8,
+    "steps_per_update": 7,
+    "noise_std": 0.2,
+    "normalize_obs": True,
+    "critic_epochs": 2,
+    "critic_minibatches": 2,
+    "actor": {"lstm_hidden_size": 4, "hidden_sizes": [4]},
+    "critic": {"lstm_hidden_size": 4, "hidden_sizes": [4]},
+}
+"""Windows of seven steps over episodes of five: each device steps its own environments through the resets."""
 CONFIG = {**BASE, "algo": TD3, "epochs": 3}
 
 
@@ -56,6 +69,14 @@ def test_shares_of_a_batch_give_the_numbers_of_one_device(on_one_device):
         copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
         assert len(copies) == 4
         assert all((copy == copies[0]).all() for copy in copies)
+
+
+def test_shares_of_the_environments_give_the_numbers_of_one_device():
+    (policy, metrics, state), expected = after_one_epoch(algo=APG, num_devices=2), after_one_epoch(algo=APG)
+    assert_close(policy, expected[0])
+    assert_close(metrics, expected[1])
+    assert_close(jax.device_get(state.worlds), jax.device_get(expected[2].worlds))
+    assert_close(jax.device_get(state.critic), jax.device_get(expected[2].critic))
 
 
 @pytest.mark.parametrize(("devices", "seeds"), [(2, 2), (2, 3)])

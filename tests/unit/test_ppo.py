@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from envs_jax.spaces import Box, Discrete
 from purerl import policy_gradient
 from purerl.algos import ppo
+from purerl.networks import ConvConfig
 from purerl.onpolicy import Memory
 from purerl.policies import env_action
 from purerl.policy_gradient import Coefficients, adapted_kl_coef, clipped_surrogate
@@ -109,6 +110,7 @@ def one_update(config, env, seed=0):
         return algorithm, state, *jax.jit(algorithm.update)(state)
 
 
+PICTURE_GRU = LSTM.model_copy(update={"cell": "gru", "conv": ConvConfig(grid=(1, 2, 1), features=(3,), kernel=1)})
 KINDS = {
     "normal": (CONFIG, None),
     "squashed": (
@@ -117,7 +119,7 @@ KINDS = {
     ),
     "discrete": (CONFIG.model_copy(update={"kl_coef": 0.1, "kl_target": 0.01}), Discrete(3)),
     "recurrent": (CONFIG.model_copy(update={"actor": LSTM, "critic": LSTM}), None),
-    "recurrent actor alone": (CONFIG.model_copy(update={"actor": LSTM}), None),
+    "recurrent actor alone, gru after a convolution": (CONFIG.model_copy(update={"actor": PICTURE_GRU}), None),
 }
 
 
