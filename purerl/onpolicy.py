@@ -37,6 +37,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    name: str
     total_env_steps: int = Field(500_000, gt=0)
     num_envs: int = Field(4, gt=0, description="environments stepped in parallel")
     steps_per_update: int = Field(128, gt=0, description="steps of every environment per update call")

@@ -23,6 +23,7 @@ where IMPACT keeps a circular buffer; V-trace corrects from the actors to the ta
 the learner's critic; `kl_coef` keeps to the target network (with `policy_gradient`: to the actors).
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -32,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from envs_jax.base import Environment
 from purerl import rollout
@@ -62,16 +63,19 @@ from purerl.policy_gradient import (
 from purerl.returns import vtrace_advantages, vtrace_errors
 from purerl.types import Algorithm
 
-APPO = {"surrogate": "clipped", "epochs": 2, "minibatches": 4, "lr": 3e-4}
-"""Defaults of `name: appo` where they are others."""
 LOG_LIMIT = float(np.log(2.0))
 """Of mu / pi_target: IMPACT's rho."""
+
+
+def _default(impala: Any, appo: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda keys: appo if keys["name"] == "appo" else impala
 
 
 class Config(Settings):
     name: Literal["impala", "appo"] = Field("impala", description="appo: other defaults, a clipped surrogate above all")
     surrogate: Literal["policy_gradient", "clipped"] = Field(
-        "policy_gradient", description="clipped: PPO's, around a target network"
+        default_factory=_default(impala="policy_gradient", appo="clipped"),
+        description="clipped: PPO's, around a target network",
     )
     actor_lag: int = Field(1, ge=0, description="update calls between recording a roll-out and learning from it")
     vtrace_lambda: float = Field(1.0, ge=0, le=1)
@@ -83,16 +87,13 @@ class Config(Settings):
 
     num_envs: int = Field(32, gt=0, description="environments stepped in parallel")
     steps_per_update: int = Field(20, gt=0, description="steps of every environment per update call")
-    epochs: int = Field(1, ge=1)
-    minibatches: int = Field(1, ge=1, description="per epoch; recurrent: of whole environments")
+    epochs: int = Field(default_factory=_default(impala=1, appo=2), ge=1)
+    minibatches: int = Field(
+        default_factory=_default(impala=1, appo=4), ge=1, description="per epoch; recurrent: of whole environments"
+    )
     value_clip: float | None = Field(None, gt=0, description="null: no clipping of the value's change")
     normalize_advantage: bool = Field(False, description="in every minibatch")
-    lr: float = Field(6e-4, gt=0)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _defaults_of_the_name(cls, data: Any) -> Any:
-        return {**APPO, **data} if isinstance(data, dict) and data.get("name") == "appo" else data
+    lr: float = Field(default_factory=_default(impala=6e-4, appo=3e-4), gt=0)
 
 
 @struct.dataclass

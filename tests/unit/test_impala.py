@@ -325,6 +325,8 @@ def test_the_name_chooses_defaults_and_keys_override_them(tmp_path):
     config = load_config(path)
     assert config.algo["surrogate"] == "clipped" and config.algo["minibatches"] == 2
     assert config.algorithm_config() == impala.Config(name="appo", minibatches=2)
+    path.write_text(config.to_yaml())
+    assert load_config(path) == config
 
 
 PERCEPTRON = {"hidden_sizes": (256, 256), "activation": "tanh"}
@@ -356,6 +358,7 @@ def test_what_users_ask_for_can_be_said(asked):
         ({"surrogate": "ppo"}, "'policy_gradient' or 'clipped'"),
         ({"minibatches": 3}, "must divide num_envs . steps_per_update = 32"),
         ({"lag": 1}, "Extra inputs"),
+        ({"name": "apo"}, "'impala' or 'appo'"),
     ],
 )
 def test_impossible_settings_are_refused(changes, words):
