@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
         whole.add_argument("--full-seeds", type=int, default=8, help="above, steps shrink as seeds grow")
         whole.add_argument("--least-steps", type=int, default=5000, help="but not below")
         whole.add_argument("--slow-repeats", type=int, default=3, help="of Stable-Baselines3 and SBX")
+        whole.add_argument("--torch-threads", type=int, default=1, help="of Stable-Baselines3")
         whole.add_argument("--without", nargs="*", default=[], help="sides to leave out, by name")
         whole.add_argument("--rejax-python", help="interpreter with rejax")
         if work == "ppo":

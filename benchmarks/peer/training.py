@@ -35,7 +35,7 @@ class Peer(NamedTuple):
 
 def peers_of(args: argparse.Namespace) -> dict[str, Peer]:
     """All sides that know the algorithm, ours first."""
-    devices, threads, repeats = {"devices": args.devices}, {"threads": args.devices}, args.repeats
+    devices, threads, repeats = {"devices": args.devices}, {"threads": args.torch_threads}, args.repeats
     slow = min(args.slow_repeats, repeats)
     sb3 = threads | {"library": "stable_baselines3"}
     sides = {
