@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
         whole.add_argument("--without", nargs="*", default=[], help="sides to leave out, by name")
         whole.add_argument("--rejax-python", help="interpreter with rejax")
         if work == "ppo":
-            whole.add_argument("--sb3-python", help="interpreter with stable-baselines3")
+            whole.add_argument("--sb3-python", default=sys.executable, help="interpreter with stable-baselines3")
             whole.add_argument("--purejaxrl-path", help="checkout of luchris429/purejaxrl")
             whole.add_argument("--purejaxrl-python", help="interpreter with its requirements")
         else:
