@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.base import Environment
-from envs_jax.spaces import Box, Discrete, Space
+from envs_jax.spaces import Box, Discrete, Product, Space
 
 
 def with_agent_axis(env: Environment) -> Environment:
@@ -26,7 +26,7 @@ def with_agent_axis(env: Environment) -> Environment:
         return _add_agent(obs), state
 
     def step_env(key, state, action, params):
-        obs, state, reward, terminated, truncated, info = env.step_env(key, state, action[0], params)
+        obs, state, reward, terminated, truncated, info = env.step_env(key, state, _first(action), params)
         return _add_agent(obs), state, reward[None], terminated, truncated, info
 
     return dataclasses.replace(
@@ -37,10 +37,18 @@ def with_agent_axis(env: Environment) -> Environment:
         reset_case=_optional(env.reset_case, lambda start: (_add_agent(start[0]), start[1])),
         observation_space=lambda params: _flat_space(env.observation_space(params)),
         action_space=lambda params: _space_with_agent(env.action_space(params)),
-        action_mask=_optional(env.action_mask, lambda mask: mask[None]),
+        action_mask=_optional(env.action_mask, _add_axis),
         preview=_for_agent(env.preview),
-        guided_action=_optional(env.guided_action, lambda action: action[None]),
+        guided_action=_optional(env.guided_action, _add_axis),
     )
+
+
+def _first(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x[0], tree)
+
+
+def _add_axis(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x[None], tree)
 
 
 def _for_agent(preview: Callable[..., Any] | None) -> Callable[..., Any] | None:
@@ -56,28 +64,34 @@ def _add_agent(obs: jax.Array) -> jax.Array:
     return obs.reshape(1, -1)
 
 
-def _flat_space(space: Space) -> Box:
-    assert isinstance(space, Box), "observations are real vectors"
+def _flat_space(space: Box) -> Box:
     size = int(np.prod(space.shape))
     low, high = (np.broadcast_to(bound, space.shape).reshape(1, size) for bound in (space.low, space.high))
     return Box(low, high, (1, size))
 
 
-def _space_with_agent(space: Space) -> Space:
+def _space_with_agent(space: Space) -> Any:
+    if isinstance(space, Product):
+        return Product(tuple(_space_with_agent(part) for part in space.parts))
     if isinstance(space, Discrete):
         return Discrete(space.n, (1, *space.shape))
     low, high = (np.broadcast_to(bound, space.shape)[None] for bound in (space.low, space.high))
     return Box(low, high, (1, *space.shape))
 
 
-def gymnax_env(task: str, **settings: Any) -> Environment:
+def gymnax_env(task: str, observed: Sequence[int] | None = None, **settings: Any) -> Environment:
     """A gymnax >= 1.0 task such as `Pendulum-v1`; `settings` replace fields of its parameters.
 
     Observations become float32 (discrete ones become one-hot vectors) and state leaves keep one strong dtype, so
     that a scan over steps compiles once.
 
+    Args:
+        observed: the components of the observation vector that the agent sees, in this order; None: all. Hiding the
+            velocities of a mechanical task makes it partially observed.
+
     Raises:
-        ValueError: unknown task or parameter (naming the nearest), or a space that is not a box or discrete.
+        ValueError: unknown task or parameter (naming the nearest), a space that is not a box or discrete, or `observed`
+            that does not fit the observation.
     """
     import gymnax  # Imported here: it costs seconds, and most runs never need it.
 
@@ -92,27 +106,36 @@ def gymnax_env(task: str, **settings: Any) -> Environment:
         env = env.with_transition_gradients()
     default_params = default_params.replace(**settings)
 
-    def observation_space(params):
+    def whole_space(params):
         space = _converted_space(env.observation_space, params)
-        return Box(0.0, 1.0, (space.n,)) if isinstance(space, Discrete) else space
+        return space if isinstance(space, Box) else Box(0.0, 1.0, (space.n,))
 
     num_categories = getattr(env.observation_space(default_params), "n", None)
+    seen = None if observed is None else _components(observed, whole_space(default_params).shape)
 
-    def observed(obs):
+    def observation_space(params):
+        space = whole_space(params)
+        if seen is None:
+            return space
+        low, high = (np.broadcast_to(bound, space.shape)[seen] for bound in (space.low, space.high))
+        return Box(low, high, seen.shape)
+
+    def observation(obs):
         if num_categories is not None:
-            return jax.nn.one_hot(obs, num_categories, dtype=jnp.float32)
-        return jnp.asarray(obs, jnp.float32)
+            obs = jax.nn.one_hot(obs, num_categories)
+        obs = jnp.asarray(obs, jnp.float32)
+        return obs if seen is None else obs[seen]
 
     def reset_env(key, params):
         obs, state = env.reset_env(key, params)
-        return observed(obs), jax.tree.map(_strong, state)
+        return observation(obs), jax.tree.map(_strong, state)
 
     def step_env(key, state, action, params):
         obs, state_next, reward, terminated, info = env.step_env(key, state, action, params)
         state_next = jax.tree.map(lambda new, old: jnp.asarray(new, jnp.result_type(old)), state_next, state)
         truncated = env.is_truncated(state_next, params)
         flags = [jnp.asarray(flag, bool).reshape(()) for flag in (terminated, truncated)]
-        return observed(obs), state_next, jnp.asarray(reward, jnp.float32).reshape(()), *flags, info
+        return observation(obs), state_next, jnp.asarray(reward, jnp.float32).reshape(()), *flags, info
 
     return Environment(
         name=f"gymnax:{task}",
@@ -126,12 +149,23 @@ def gymnax_env(task: str, **settings: Any) -> Environment:
     )
 
 
+def _components(observed: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """`observed` as an array, checked against the shape of the observation."""
+    if len(shape) != 1:
+        raise ValueError(f"observed = {observed!r}: only vectors have components, this observation has shape {shape}")
+    listed = list(observed) if isinstance(observed, Sequence) else []
+    valid = all(type(i) is int and 0 <= i < shape[0] for i in listed)
+    if not listed or not valid or len(set(listed)) != len(listed):
+        raise ValueError(f"observed = {observed!r}: list different components from 0 to {shape[0] - 1}")
+    return np.array(listed)
+
+
 def _strong(leaf: Any) -> jax.Array:
     """`leaf` without JAX's weak typing, which would change the type of a scan carry after one step."""
     return jnp.asarray(leaf, jnp.result_type(leaf))
 
 
-def _converted_space(space_of: Callable[[Any], Any], params: Any) -> Space:
+def _converted_space(space_of: Callable[[Any], Any], params: Any) -> Box | Discrete:
     with jax.ensure_compile_time_eval():  # bounds built from jnp arrays stay numbers when asked for inside a jit
         space = space_of(params)
     if hasattr(space, "n"):

@@ -64,7 +64,10 @@ def _check_types(env: Environment, params: Params, state: Any, obs: Any) -> None
     assert "final_observation" in info, "info has no final_observation"
     if env.action_mask is not None:
         mask = jax.eval_shape(env.action_mask, state, params)
-        assert mask.dtype == bool, f"action_mask is {mask.dtype}, not boolean"
+        assert all(m.dtype == bool for m in jax.tree.leaves(mask)), f"action_mask is {mask}, not boolean"
+    if env.alive is not None:
+        alive = jax.eval_shape(env.alive, state, params)
+        assert (alive.shape, alive.dtype) == ((env.num_agents,), bool), f"alive is {alive}, not boolean per agent"
 
 
 def _check_episode(env: Environment, params: Params, obs: Any, state: Any, key: jax.Array, steps: int) -> None:
@@ -79,7 +82,8 @@ def _check_episode(env: Environment, params: Params, obs: Any, state: Any, key: 
         action = action_space.sample(key_action)
         if env.guided_action is not None:
             # A shape error of the exploratory rule would otherwise surface only inside a training program.
-            assert env.guided_action(key_action, state, params).shape == action.shape, "guided_action: wrong shape"
+            guided = env.guided_action(key_action, state, params)
+            assert jax.tree.map(jnp.shape, guided) == jax.tree.map(jnp.shape, action), "guided_action: wrong shape"
         obs, state_new, reward, terminated, truncated, info = env.step(key_step, state, action, params)
         # The keys `step` derives, to compare its reset and its final observation with the parts it is made of.
         key_inner, key_reset = jax.random.split(key_step)

@@ -19,7 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import envs_jax
 
 ALGORITHMS: dict[str, str] = {
+    "appo": "purerl.algos.impala",
+    "impala": "purerl.algos.impala",
     "ppo": "purerl.algos.ppo",
+    "sac": "purerl.algos.sac",
     "td3": "purerl.algos.td3",
 }
 """Name -> module with `Config` and `make`; imported when a configuration asks for it."""

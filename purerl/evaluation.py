@@ -75,7 +75,7 @@ def rollout_cases(
                 keys_by_case(key_env), state, action, params
             )
             scalars = {name: value for name, value in info.items() if jnp.ndim(value) == 1}
-            if action.size == num_cases:
+            if isinstance(action, jax.Array) and action.size == num_cases:
                 scalars.setdefault("action", action.reshape(num_cases))
             team_reward = jnp.where(active, reward.reshape(num_cases, -1).sum(axis=1), 0.0)
             step = {**scalars, "reward": team_reward, "active": active}
@@ -315,17 +315,18 @@ class Run(NamedTuple):
     algorithm: Algorithm
 
 
-def build(config: RunConfig, calibration: Mapping[str, Any] | None = None) -> Run:
-    """Environment and algorithm of a configuration.
+def build(config: RunConfig, calibration: Mapping[str, Any] | None = None, env: Environment | None = None) -> Run:
+    """Environment and algorithm of a configuration; `env` is the environment where it has been made before.
 
     Raises:
         ConfigError: the environment or the algorithm refuses its settings.
         FileNotFoundError, DataError: from the environment's data.
     """
-    settings = config.env_settings()
-    if calibration is not None:
-        settings["calibration"] = calibration
-    env = with_agent_axis(_user_input("env", lambda: envs_jax.make(config.env["name"], **settings)))
+    if env is None:
+        settings = config.env_settings()
+        if calibration is not None:
+            settings["calibration"] = calibration
+        env = with_agent_axis(_user_input("env", lambda: envs_jax.make(config.env["name"], **settings)))
     algorithm_config = config.algorithm_config()
     module = algorithm_module(config)
     algorithm = _user_input("algo", lambda: module.make(algorithm_config, env, env.default_params))

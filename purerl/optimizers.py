@@ -1,11 +1,15 @@
 """Optimisers and schedules, shared by all algorithms."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from pydantic import BaseModel, ConfigDict, Field
+
+from purerl import sharding
 
 OptimizerName = Literal["adam", "adamw", "rmsprop"]
 
@@ -42,7 +46,7 @@ def make_optimizer(name: OptimizerName, max_grad_norm: float, eps: float = 1e-8)
         case "adamw":
             rule = optax.chain(optax.scale_by_adam(eps=eps), optax.add_decayed_weights(1e-4))
         case "rmsprop":
-            rule = optax.scale_by_rms()
+            rule = optax.scale_by_rms(decay=0.99, eps=eps)  # the epsilon is inside of the root
     # On one flat vector: dozens of small leaves would cost more in overhead and compile time than in arithmetic.
     return optax.flatten(optax.chain(optax.clip_by_global_norm(max_grad_norm), rule))
 
@@ -51,3 +55,22 @@ def descend(optimizer: optax.GradientTransformation, gradient, opt_state, params
     """`(params, opt_state)` after one step against `gradient` with the learning rate `rate`."""
     direction, opt_state = optimizer.update(gradient, opt_state, params)
     return optax.apply_updates(params, jax.tree.map(lambda d: -rate * d, direction)), opt_state
+
+
+def loss_step(
+    optimizer: optax.GradientTransformation, loss: Callable[[Any], tuple[jax.Array, Any]], params, opt_state, rate
+):
+    """One step against the gradient of `loss(params) -> (value, aux)`, a mean over this device's share of the batch.
+
+    Returns:
+        `((value, aux), norm of the gradient before clipping, params, opt_state)`.
+    """
+    value, gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    gradient = sharding.mean_over_shares(gradient)
+    params, opt_state = descend(optimizer, gradient, opt_state, params, rate)
+    return value, optax.tree.norm(gradient), params, opt_state
+
+
+def gradient_norm(gradient) -> jax.Array:
+    """Global norm, of the flat vector that `make_optimizer` clips: it is computed once for both."""
+    return optax.tree.norm(ravel_pytree(gradient)[0])

@@ -53,6 +53,11 @@ class Spread(NamedTuple):
     def place(self, tree: Any) -> Any:
         return tree if self.mesh is None else jax.device_put(tree, NamedSharding(self.mesh, self.spec))
 
+    def placed_shapes(self, shapes: Any) -> Any:
+        """Shapes and dtypes of what `place` gives, to compile for it before it exists."""
+        layout = None if self.mesh is None else NamedSharding(self.mesh, self.spec)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), shapes)
+
 
 def spread_of(num_devices: int, num_seeds: int) -> Spread:
     """Layout for as many of the wanted devices as there are."""

@@ -4,12 +4,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probe_worlds import CUES, FEED_FORWARD_PROBES, LENGTH, RECURRENT_PROBES, Probe, episodes, probe_world, stacked
+from probe_worlds import (
+    CUES,
+    FEED_FORWARD_PROBES,
+    LENGTH,
+    RECURRENT_PROBES,
+    after_updates,
+    episodes,
+    greedy_actions,
+    leaving_world,
+    mixed_world,
+    probe_world,
+    team_world,
+    tempted_actions,
+    tempting_world,
+    trained_actor_critic,
+)
 
 from envs_jax.base import Environment
-from envs_jax.spaces import Box, Discrete
+from envs_jax.spaces import Box
 from purerl.algos import ppo
 from purerl.networks import NetworkConfig
+from purerl.onpolicy import ActorCritic
 
 GAMMA = 0.5
 PERCEPTRON = NetworkConfig(hidden_sizes=(16, 16), activation="tanh")
@@ -21,36 +37,9 @@ FEED_FORWARD = ppo.Config(
 RECURRENT = FEED_FORWARD.model_copy(update={"actor": MEMORY, "critic": MEMORY, "steps_per_update": 20})
 
 
-def trained(config: ppo.Config, env: Environment, probes: dict[str, Probe], updates: int):
-    """Per probe: `(values, actions)` along observations [T, N, d] from an empty memory, actions greedy."""
-
-    def algorithm_of(probe):
-        return ppo.make(config, env, probe)
-
-    @jax.jit
-    def train(probes, keys):
-        def one(probe, key):
-            algorithm = algorithm_of(probe)
-            state = algorithm.init(key, algorithm.hparams)
-            return jax.lax.scan(lambda s, _: (algorithm.update(s)[0], None), state, length=updates)[0].params
-
-        return jax.vmap(one)(probes, keys)
-
-    params = train(stacked(probes), jax.random.split(jax.random.key(0), len(probes)))
-    nets = ppo.Nets(config, 2, Box(-1.0, 1.0, (1, 1)))
-
-    def ask(name: str, obs):
-        mine = jax.tree.map(lambda x: x[list(probes).index(name)], params)
-        obs = jnp.asarray(obs, jnp.float32)
-        mean, _ = nets.outputs(mine["actor"], obs)
-        return np.asarray(nets.value(mine["critic"], obs)), np.asarray(mean)[..., 0]
-
-    return ask
-
-
 @pytest.fixture(scope="module")
 def feed_forward():
-    ask = trained(FEED_FORWARD, probe_world(), FEED_FORWARD_PROBES, updates=60)
+    ask = trained_actor_critic(ppo.make, FEED_FORWARD, probe_world(), FEED_FORWARD_PROBES, updates=60)
     return lambda name, *observations: [x[0] for x in ask(name, [observations])]
 
 
@@ -85,7 +74,7 @@ def test_a_time_limit_does_not_end_the_world(feed_forward):
 
 @pytest.fixture(scope="module")
 def recurrent():
-    ask = trained(RECURRENT, probe_world(LENGTH), RECURRENT_PROBES, updates=150)
+    ask = trained_actor_critic(ppo.make, RECURRENT, probe_world(LENGTH), RECURRENT_PROBES, updates=150)
     return lambda name: ask(name, episodes(RECURRENT_PROBES[name]))
 
 
@@ -109,39 +98,10 @@ def test_a_time_limit_does_not_end_the_world_with_memory(recurrent):
 # Masks
 
 
-def tempting_world() -> Environment:
-    """Three actions pay 1, 2 and 10; the last is legal only where the observation says so."""
-
-    def reset_env(key, params):
-        legal = jax.random.bernoulli(key).astype(jnp.float32)
-        return legal[None], legal
-
-    def step_env(key, legal, action, params):
-        reward = jnp.array([1.0, 2.0, 10.0])[action]
-        paid = jnp.where((action == 2) & (legal < 0.5), -100.0, reward)
-        return legal[None], legal, paid, jnp.array(True), jnp.array(False), {}
-
-    return Environment(
-        name="tempting",
-        default_params=None,
-        reset_env=reset_env,
-        step_env=step_env,
-        observation_space=lambda params: Box(0.0, 1.0, (1,)),
-        action_space=lambda params: Discrete(3),
-        action_mask=lambda legal, params: jnp.stack([jnp.array(True), jnp.array(True), legal > 0.5]),
-    )
-
-
 @pytest.fixture(scope="module")
 def tempted():
     algorithm = ppo.make(FEED_FORWARD.model_copy(update={"entropy_coef": 0.01}), tempting_world())
-
-    @jax.jit
-    def train(key):
-        state = algorithm.init(key, algorithm.hparams)
-        return jax.lax.scan(lambda s, _: algorithm.update(s), state, length=30)
-
-    return algorithm, *train(jax.random.key(0))
+    return algorithm, *after_updates(algorithm, updates=30)
 
 
 def test_illegal_actions_are_never_taken(tempted):
@@ -151,7 +111,55 @@ def test_illegal_actions_are_never_taken(tempted):
 
 def test_the_best_legal_action_is_learned(tempted):
     algorithm, state, _ = tempted
-    obs = jnp.array([[[0.0]], [[1.0]]])
-    mask = jnp.array([[[True, True, False]], [[True, True, True]]])
-    action, _ = algorithm.act(algorithm.policy(state), (), obs, mask, None, True)
-    np.testing.assert_array_equal(action[:, 0], [1, 2])
+    np.testing.assert_array_equal(tempted_actions(algorithm, state), [1, 2])
+
+
+# Teams and mixed actions
+
+
+def learned(env: Environment, updates: int, **changes):
+    """`(algorithm, state)` after some updates of the feed-forward recipe."""
+    algorithm = ppo.make(FEED_FORWARD.model_copy(update=changes), env)
+    return algorithm, after_updates(algorithm, updates)[0]
+
+
+def test_agents_with_parameters_of_their_own_do_what_one_policy_cannot():
+    together = greedy_actions(*learned(team_world(), updates=40), np.zeros((2, 1)))
+    assert abs(float(together[0, 0] - together[1, 0])) < 1e-6, "what makes the probe a probe"
+    alone = greedy_actions(*learned(team_world(), updates=40, shared_parameters=False), np.zeros((2, 1)))
+    np.testing.assert_allclose(alone[:, 0], [0.5, -0.5], atol=0.2)
+
+
+def test_a_central_critic_knows_what_agents_cannot_see():
+    _, state = learned(team_world(), updates=40, critic_input="global_state")
+    nets = ActorCritic(PERCEPTRON, PERCEPTRON, Box(-1.0, 1.0, (2, 1)), obs_dim=1, critic_dim=1)
+    value = nets.value(state.learner.params["critic"], jnp.array([[1.0], [-1.0]]))
+    np.testing.assert_allclose(value[0] - value[1], 2.0, atol=0.3)
+
+
+def test_an_agent_that_leaves_has_had_its_last_reward():
+    """The absent agent sees what the other sees in its last step, which is worth 1: counted on, it would make 1.5."""
+    _, state = learned(leaving_world(), updates=60, critic_input="obs", shared_parameters=False)
+    nets = ActorCritic(PERCEPTRON, PERCEPTRON, Box(-1.0, 1.0, (2, 1)), obs_dim=1, critic_dim=1)
+    value = jax.vmap(nets.value, (0, None))(state.learner.params["critic"], jnp.array([[0.0], [1.0]]))
+    np.testing.assert_allclose(value[0], [1 + GAMMA, 1], atol=0.05)
+    np.testing.assert_allclose(value[1, 0], 1, atol=0.05)
+
+
+def test_what_absent_agents_see_and_get_does_not_matter():
+    """Neither to the loss nor to the statistics, normalised advantages and the scale of rewards."""
+    changes = {"normalize_obs": True, "normalize_reward": True, "entropy_coef": 0.01}
+    _, plain = learned(leaving_world(), updates=2, **changes)
+    _, absurd = learned(leaving_world(absent_sees=-77.0, absent_gets=1000.0), updates=2, **changes)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        (plain.learner.params, plain.learner.obs_stats),
+        (absurd.learner.params, absurd.learner.obs_stats),
+    )
+
+
+def test_mixed_actions_are_learned_together():
+    algorithm, state = learned(mixed_world(), updates=40)
+    choice, amount = greedy_actions(algorithm, state, CUES[:, None, None])
+    np.testing.assert_array_equal(choice[:, 0], [1, 0])
+    np.testing.assert_allclose(amount[:, 0, 0], CUES / 2, atol=0.2)

@@ -1,45 +1,23 @@
 """PPO's loss against numbers computed row by row, its keys, and the rules of a traced algorithm."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from onpolicy_cases import LEGAL, LINEAR, LSTM, layer, linear_case, log_softmax, walk_world
 from pydantic import ValidationError
 
-from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete
+from purerl import policy_gradient
 from purerl.algos import ppo
-from purerl.networks import NetworkConfig
+from purerl.networks import ConvConfig
+from purerl.onpolicy import Memory
+from purerl.policies import env_action
+from purerl.policy_gradient import Coefficients, adapted_kl_coef, clipped_surrogate
 
-LINEAR = NetworkConfig(hidden_sizes=())
 CONFIG = ppo.Config(actor=LINEAR, critic=LINEAR, num_envs=2, steps_per_update=8, minibatches=2, epochs=2)
-LEGAL = np.array([[1, 1, 1], [1, 0, 1], [0, 1, 1], [1, 1, 0], [1, 1, 1]], bool)
-
-
-def log_softmax(x):
-    return x - np.log(np.exp(x).sum(-1, keepdims=True))
-
-
-def linear_case(config: ppo.Config):
-    """Nets without hidden layers, random parameters, five rows, and the numbers a loss is made of."""
-    rng = np.random.default_rng(0)
-    nets = ppo.Nets(config, 2, Discrete(3, (1,)))
-    shapes = jax.eval_shape(nets.init, jax.random.key(0))
-    params = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), jnp.float32), shapes)
-    obs, old = rng.normal(size=(5, 2)), rng.normal(size=(5, 3))
-    action = np.array([0, 2, 1, 0, 2])
-    masked_old = log_softmax(np.where(LEGAL, old, -1e9))
-    batch = ppo.Batch(
-        *(jnp.asarray(x, jnp.float32) for x in (obs,)), jnp.asarray(LEGAL), jnp.asarray(action),
-        jnp.asarray(old, jnp.float32), jnp.asarray(masked_old[np.arange(5), action], jnp.float32),
-        *(jnp.asarray(x, jnp.float32) for x in rng.normal(size=(3, 5))),
-    )  # fmt: skip
-    return nets, params, batch
-
-
-def layer(head):
-    kernel, bias = jax.tree.leaves(head)[::-1] if jax.tree.leaves(head)[0].ndim == 1 else jax.tree.leaves(head)
-    return np.asarray(kernel, np.float64), np.asarray(bias, np.float64)
 
 
 @pytest.mark.parametrize("value_clip", [0.2, None])
@@ -47,8 +25,9 @@ def layer(head):
 def test_loss_row_by_row(value_clip, kl_coef):
     config = CONFIG.model_copy(update={"value_clip": value_clip, "kl_coef": kl_coef})
     nets, params, batch = linear_case(config)
-    h = ppo.hparams_of(config)
-    total, watched = ppo.loss(nets, params, batch, ppo.Memory((), (), None), h, 0.05, kl_coef)
+    c = Coefficients(lr=0.0, lr_factor=1.0, entropy=0.05, value=0.5, kl=kl_coef)
+    objective = partial(clipped_surrogate, clip=0.2)
+    total, watched = policy_gradient.loss(nets, config, objective, params, batch, Memory((), (), None), c)
 
     w, b = layer(params["actor"]["head"])
     wv, bv = layer(params["critic"]["head"])
@@ -56,7 +35,7 @@ def test_loss_row_by_row(value_clip, kl_coef):
     for i in range(5):
         x = np.asarray(batch.obs[i], np.float64)
         log_p = log_softmax(np.where(LEGAL[i], x @ w + b, -1e9))
-        log_q = log_softmax(np.where(LEGAL[i], np.asarray(batch.old_outputs[i], np.float64), -1e9))
+        log_q = log_softmax(np.where(LEGAL[i], np.asarray(batch.old_outputs.head[i], np.float64), -1e9))
         ratio = np.exp(log_p[batch.raw_action[i]] - log_q[batch.raw_action[i]])
         advantage = float(batch.advantage[i])
         policy_losses.append(-min(ratio * advantage, np.clip(ratio, 0.8, 1.2) * advantage))
@@ -84,10 +63,12 @@ def test_at_the_old_policy_the_gradient_is_the_policy_gradient():
     outputs = nets.outputs(params["actor"], batch.obs)
     dist = nets.distribution(outputs, batch.legal)
     batch = batch._replace(old_outputs=outputs, old_log_prob=dist.log_prob(batch.raw_action))
-    h = ppo.hparams_of(CONFIG.model_copy(update={"value_coef": 0.0}))
+    c = Coefficients(lr=0.0, lr_factor=1.0, entropy=0.0, value=0.0, kl=0.0)
+    objective = partial(clipped_surrogate, clip=0.2)
 
     def surrogate(actor):
-        return ppo.loss(nets, {**params, "actor": actor}, batch, ppo.Memory((), (), None), h, 0.0, 0.0)[0]
+        learner = {**params, "actor": actor}
+        return policy_gradient.loss(nets, CONFIG, objective, learner, batch, Memory((), (), None), c)[0]
 
     def plain(actor):
         dist = nets.distribution(nets.outputs(actor, batch.obs), batch.legal)
@@ -100,8 +81,8 @@ def test_at_the_old_policy_the_gradient_is_the_policy_gradient():
 @pytest.mark.parametrize(("kl", "factor"), [(0.001, 0.5), (0.01, 1.0), (0.02, 2.0)])
 def test_the_kl_coefficient_follows_its_target(kl, factor):
     config = CONFIG.model_copy(update={"kl_coef": 0.2, "kl_target": 0.01})
-    assert float(ppo.adapted_kl_coef(config, jnp.float32(0.2), jnp.float32(kl))) == pytest.approx(0.2 * factor)
-    assert float(ppo.adapted_kl_coef(CONFIG, jnp.float32(0.2), jnp.float32(kl))) == pytest.approx(0.2)
+    assert float(adapted_kl_coef(config, jnp.float32(0.2), jnp.float32(kl))) == pytest.approx(0.2 * factor)
+    assert float(adapted_kl_coef(CONFIG, jnp.float32(0.2), jnp.float32(kl))) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(
@@ -122,31 +103,6 @@ def test_impossible_settings_are_refused(changes, words):
 # Updates
 
 
-def walk_world(space=None) -> Environment:
-    """Endless walk cut after five steps: reward minus the distance from the start; the action is the step."""
-    space = Box(-2.0, 6.0, (2,)) if space is None else space
-
-    def reset_env(key, params):
-        state = (jnp.zeros(2), jnp.zeros((), jnp.int32))
-        return state[0], state
-
-    def step_env(key, state, action, params):
-        move = action if isinstance(space, Box) else jnp.array([1.0, -1.0]) * (action - 1)
-        at, time = state[0] + move / 10, state[1] + 1
-        reward = -jnp.sum(jnp.abs(at))
-        return at, (at, time), reward, jnp.array(False), time == 5, {"lowest": jnp.min(move), "highest": jnp.max(move)}
-
-    return Environment(
-        name="walk",
-        default_params=None,
-        reset_env=reset_env,
-        step_env=step_env,
-        observation_space=lambda params: Box(-10.0, 10.0, (2,)),
-        action_space=lambda params: space,
-        episode_sums={"lowest": "lowest", "highest": "highest"},
-    )
-
-
 def one_update(config, env, seed=0):
     algorithm = ppo.make(config, env)
     state = algorithm.init(jax.random.key(seed), algorithm.hparams)
@@ -154,7 +110,7 @@ def one_update(config, env, seed=0):
         return algorithm, state, *jax.jit(algorithm.update)(state)
 
 
-LSTM = NetworkConfig(lstm_hidden_size=4, hidden_sizes=(4,), activation="tanh")
+PICTURE_GRU = LSTM.model_copy(update={"cell": "gru", "conv": ConvConfig(grid=(1, 2, 1), features=(3,), kernel=1)})
 KINDS = {
     "normal": (CONFIG, None),
     "squashed": (
@@ -163,7 +119,7 @@ KINDS = {
     ),
     "discrete": (CONFIG.model_copy(update={"kl_coef": 0.1, "kl_target": 0.01}), Discrete(3)),
     "recurrent": (CONFIG.model_copy(update={"actor": LSTM, "critic": LSTM}), None),
-    "recurrent actor alone": (CONFIG.model_copy(update={"actor": LSTM}), None),
+    "recurrent actor alone, gru after a convolution": (CONFIG.model_copy(update={"actor": PICTURE_GRU}), None),
 }
 
 
@@ -172,13 +128,13 @@ def test_an_update_changes_every_parameter_and_is_finite(kind):
     config, space = KINDS[kind]
     _, before, after, metrics = one_update(config, walk_world(space))
     assert all(np.isfinite(value) for value in jax.device_get(metrics).values())
-    for old, new in zip(jax.tree.leaves(before.params), jax.tree.leaves(after.params), strict=True):
+    for old, new in zip(jax.tree.leaves(before.learner.params), jax.tree.leaves(after.learner.params), strict=True):
         assert (np.asarray(old) != np.asarray(new)).any()
 
 
 def test_actions_are_in_units_of_the_half_range_and_stay_inside():
     raw = jnp.array([-5.0, -1.0, 0.0, 0.5, 1.0, 5.0])
-    np.testing.assert_allclose(ppo.env_action(Box(-2.0, 6.0, (6,)), raw), [-2, -2, 2, 4, 6, 6])
+    np.testing.assert_allclose(env_action(Box(-2.0, 6.0, (6,)), raw), [-2, -2, 2, 4, 6, 6])
 
 
 def test_beyond_the_target_kl_nothing_changes_any_more():
@@ -187,14 +143,14 @@ def test_beyond_the_target_kl_nothing_changes_any_more():
     once = config.model_copy(update={"epochs": 1, "target_kl": None})
     assert float(metrics["steps_taken"]) == pytest.approx(0.2)
     _, _, single, _ = one_update(once, walk_world())
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.params, single.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.learner.params, single.learner.params)
 
 
 def test_statistics_are_those_of_what_was_seen():
     config = CONFIG.model_copy(update={"normalize_obs": True})
     _, _, after, _ = one_update(config, walk_world())
-    assert float(after.obs_stats.count) == config.env_steps()
-    assert (np.asarray(after.obs_stats.variance) > 0).all()
+    assert float(after.learner.obs_stats.count) == config.env_steps()
+    assert (np.asarray(after.learner.obs_stats.variance) > 0).all()
 
 
 def test_the_memory_of_a_roll_out_gives_the_log_probabilities_of_acting():

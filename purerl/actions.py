@@ -1,0 +1,111 @@
+"""What learners know about an action space: a continuous range in units, or a number of choices."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs_jax.base import Environment
+from envs_jax.spaces import Box, Discrete
+from purerl.distributions import Categorical, masked
+
+SATURATED = 0.95
+"""Share of the half range from which an action counts as saturated."""
+
+
+class Actions(NamedTuple):
+    """Action range in units of its largest magnitude, so that noise of 0.1 means the same everywhere."""
+
+    low: np.ndarray
+    high: np.ndarray
+    unit: np.ndarray
+    sigmoid: bool
+
+    @property
+    def dim(self) -> int:
+        """Numbers that describe an action to a critic."""
+        return self.low.size
+
+    def stored(self, action):
+        """The environment's action -> what the replay keeps: units."""
+        return action / self.unit
+
+    def features(self, stored):
+        """What critics read of a stored action [..., dim]."""
+        return stored
+
+    def draw_uniform(self, key, leading: tuple[int, ...]):
+        """Random numbers for `uniform`."""
+        return jax.random.uniform(key, (*leading, self.dim), minval=self.low, maxval=self.high)
+
+    def uniform(self, drawn, legal=None):
+        """A uniform action of the environment."""
+        del legal
+        return drawn * self.unit
+
+    def squash(self, x):
+        """Pre-squash network output -> action in units."""
+        if self.sigmoid:
+            return self.low + (self.high - self.low) * jax.nn.sigmoid(x)
+        return (self.low + self.high) / 2 + (self.high - self.low) / 2 * jnp.tanh(x)
+
+    def clip(self, action):
+        return jnp.clip(action, self.low, self.high)
+
+    def saturated(self, action):
+        return jnp.abs(2 * (action - self.low) / (self.high - self.low) - 1) > SATURATED
+
+
+class Choices(NamedTuple):
+    """One of n actions; critics read it as a one-hot row."""
+
+    n: int
+
+    @property
+    def dim(self) -> int:
+        return self.n
+
+    def stored(self, action):
+        return action
+
+    def features(self, stored):
+        return jax.nn.one_hot(stored, self.n)
+
+    def draw_uniform(self, key, leading: tuple[int, ...]):
+        return jax.random.gumbel(key, (*leading, self.n))
+
+    def uniform(self, drawn, legal=None):
+        """A uniform action among the legal ones, bool [..., n]; None: among all."""
+        return Categorical(masked(jnp.zeros_like(drawn), legal)).sample_from(drawn)
+
+
+def actions_of(env: Environment, env_params) -> Actions | Choices:
+    """The actions of an environment (with an agent axis) for policies over a range or over choices.
+
+    Raises:
+        ValueError: neither a choice nor a range with bounds.
+    """
+    space = env.action_space(env_params)
+    return Choices(space.n) if isinstance(space, Discrete) else action_range(env, env_params)
+
+
+def action_range(env: Environment, env_params, output_activation: str = "tanh") -> Actions:
+    """The range of an environment's continuous actions.
+
+    Args:
+        env: with an agent axis.
+        output_activation: `tanh`, `sigmoid`, or `auto`: sigmoid where no action is negative.
+
+    Raises:
+        ValueError: discrete actions, or a range without bounds.
+    """
+    box = env.action_space(env_params)
+    if not isinstance(box, Box):
+        raise ValueError(f"this algorithm needs continuous actions, {env.name} has {box}")
+    low, high = (np.broadcast_to(np.asarray(bound, np.float32), box.shape)[0] for bound in (box.low, box.high))
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise ValueError(f"this algorithm needs a bounded action space, {env.name} has [{low}, {high}]")
+    unit = np.maximum(np.abs(low), np.abs(high))
+    sigmoid = output_activation == "sigmoid" or (output_activation == "auto" and bool((low >= 0).all()))
+    return Actions(low / unit, high / unit, unit, sigmoid)

@@ -1,0 +1,314 @@
+"""What algorithms with a replay share: configuration keys, collection into the replay, warm-up, batches.
+
+Reading order: `ReplayConfig`, `Source` (an environment whose steps become replay items), n-step windows, batches.
+
+An item of the replay is a sequence: one transition (`sequence_length` 1) or a whole episode of fixed length. Networks
+start every item with an empty memory. With `n_step` above 1 a transition covers up to that many steps, fewer where its
+episode ends; the newest `n_step - 1` steps of every environment wait until their windows are complete.
+"""
+
+import dataclasses
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from envs_jax.base import Environment
+from purerl import rollout
+from purerl.actions import Actions, Choices
+from purerl.buffers import Ring, Sequences, make_ring, push
+from purerl.critics import CriticArch, Critics, Preview, Reduction
+from purerl.networks import NetworkConfig, initial_carry
+from purerl.optimizers import OptimizerName, Schedule
+
+IDLE = 0.05
+"""Actions up to this magnitude (in units) count as idle in the report of the warm-up."""
+
+
+class ReplayConfig(BaseModel):
+    """Keys that every algorithm with a replay has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    total_env_steps: int = Field(52_800, gt=0)
+    num_envs: int = Field(22, gt=0, description="environments stepped in parallel")
+    steps_per_update: int = Field(24, gt=0, description="steps of every environment per update call")
+    sequence_length: int = Field(24, gt=0, description="1: transitions; otherwise the episode length")
+    updates_per_step: float = Field(1.0, gt=0, description="gradient updates per environment step")
+    policy_delay: int = Field(1, ge=1, description="critic updates per actor update")
+    warmup_steps: int = Field(5000, ge=0, description="environment steps before the first update")
+    buffer_size: int = Field(200_000, gt=0, description="environment steps kept")
+    batch_size: int = Field(128, gt=0, description="sequences per gradient update")
+    gamma: float = Field(1.0, ge=0, le=1)
+    n_step: int = Field(1, ge=1, description="rewards before the bootstrap; fewer where an episode ends")
+    tau: float = Field(0.01, gt=0, le=1)
+    actor_lr: float = Field(5e-5, gt=0)
+    critic_lr: float = Field(5e-5, gt=0)
+    lr_schedule: Schedule = Schedule()
+    optimizer: OptimizerName = "adam"
+    max_grad_norm: float = Field(1.0, gt=0)
+    target_value: Literal["min", "mean"] = Field("min", description="of both target critics")
+    actor_value: Reduction = Field("min", description="of both critics, for the actor")
+    critic_arch: CriticArch = "history"
+    critic_preview: bool = Field(
+        False,
+        description="critics see the environment's preview of the action and learn what follows the previewed reward",
+    )
+    actor: NetworkConfig = NetworkConfig(lstm_hidden_size=64)
+    critic: NetworkConfig = NetworkConfig(lstm_hidden_size=64)
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.recurrent and self.sequence_length == 1:
+            raise ValueError("recurrent networks need sequence_length = episode length, not 1")
+        if self.sequence_length > 1 and self.steps_per_update != self.sequence_length:
+            raise ValueError("steps_per_update must equal sequence_length when whole episodes are stored")
+        if self.gradient_steps() < 1 or self.gradient_steps() % self.policy_delay:
+            raise ValueError(
+                f"updates_per_step gives {self.gradient_steps()} gradient updates per update call "
+                f"({self.env_steps()} environment steps): make it a positive multiple of policy_delay"
+            )
+        return self
+
+    @property
+    def recurrent(self) -> bool:
+        return self.actor.recurrent or self.critic.recurrent
+
+    def env_steps(self) -> int:
+        """Environment steps of one update call."""
+        return self.num_envs * self.steps_per_update
+
+    def gradient_steps(self) -> int:
+        """Critic updates of one update call."""
+        return round(self.env_steps() * self.updates_per_step)
+
+    def items_per_push(self) -> int:
+        return self.env_steps() // self.sequence_length
+
+    def capacity(self) -> int:
+        """Items of the ring: whole pushes, at least one."""
+        items = self.items_per_push()
+        return max(self.buffer_size // self.sequence_length // items, 1) * items
+
+    def warmup_pushes(self) -> int:
+        """Update calls' worth of steps before the first gradient."""
+        return max(-(-self.warmup_steps // self.env_steps()), 1)
+
+    def num_updates(self) -> int:
+        return max(self.total_env_steps // self.env_steps(), 1)
+
+    def learning_rate_factor(self, gradient_steps):
+        """Schedule at a number of gradient steps done, as a factor of the base rates."""
+        env_steps = gradient_steps * (self.env_steps() / self.gradient_steps())
+        return self.lr_schedule.factor(env_steps, self.total_env_steps)
+
+
+class Source(NamedTuple):
+    """Where experience comes from: an environment (with an agent axis) whose steps become replay items."""
+
+    config: ReplayConfig
+    env: Environment
+    env_params: Any
+    actions: Actions | Choices
+
+    @property
+    def agents(self) -> int:
+        return self.env.observation_space(self.env_params).shape[0]
+
+    @property
+    def obs_dim(self) -> int:
+        return self.env.observation_space(self.env_params).shape[1]
+
+    def empty_memory(self, batch_shape):
+        """The actor's memory at the start of an episode."""
+        return initial_carry(self.config.actor, (*batch_shape, self.agents))
+
+    def critics(self) -> Critics:
+        """The critics that the configuration asks for."""
+        c, choices = self.config, isinstance(self.actions, Choices)
+        return Critics(c.critic, c.critic_arch, self.obs_dim, self.actions.dim, self._preview(), choices)
+
+    def _preview(self) -> Preview | None:
+        env, actions = self.env, self.actions
+        if not self.config.critic_preview:
+            return None
+        if env.preview is None or isinstance(actions, Choices):
+            raise ValueError(f"algo.critic_preview: {env.name} offers no preview of actions here; set it to false")
+        unit = actions.unit
+        each = lambda obs, action: env.preview(obs[None], action[None] * unit, self.env_params)[0]  # noqa: E731
+        return jax.vmap(jax.vmap(each))
+
+    def collect(self, worlds: rollout.Worlds, act: rollout.Act, draw: rollout.Draw, key, num_steps: int | None = None):
+        """`rollout.collect`; by default the steps of one update call."""
+        num_steps = self.config.steps_per_update if num_steps is None else num_steps
+        return rollout.collect(self.env, self.env_params, worlds, act, draw, key, num_steps)
+
+    def items(self, recent: rollout.Steps | None, steps: rollout.Steps, gamma):
+        """`(replay items, recent)` of the steps [T, B, A, ...] of one update call.
+
+        Args:
+            recent: the steps whose windows are open; None where no item covers several steps.
+        """
+        steps = self._recorded(steps)
+        if recent is None:
+            if steps.facts.alive is not None:
+                steps = steps._replace(terminated=own_ends(steps)[0])
+            return self._to_items(steps), None
+        steps = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), recent, steps)
+        windows, span = n_step_windows(steps, gamma, self.config.n_step)
+        recent = jax.tree.map(lambda x: x[self.config.steps_per_update :], steps)
+        return self._to_items(windows, span), recent
+
+    def _recorded(self, steps: rollout.Steps) -> rollout.Steps:
+        """What the replay needs of recorded steps, actions as it keeps them."""
+        keep = lambda facts: facts._replace(global_state=None)  # noqa: E731
+        return steps._replace(
+            action=self.actions.stored(steps.action),
+            extra=None,
+            facts=keep(steps.facts),
+            final_facts=keep(steps.final_facts),
+        )
+
+    def _to_items(self, steps: rollout.Steps, span=None) -> Sequences:
+        """Steps [T, B, A, ...] as replay items [time, item, A, ...].
+
+        A transition ends with the observation before any reset, an episode with that of its last step.
+        """
+        each = (steps.action, steps.reward, steps.terminated, steps.facts.alive, span)
+        ends = ((steps.obs, steps.final_obs), (steps.facts.legal, steps.final_facts.legal))
+        if self.config.sequence_length == 1:
+            items = self.config.items_per_push()
+            obs, legal = (
+                None if a is None else jnp.stack([a, b]).reshape(2, items, *a.shape[2:]) for a, b in ends
+            )  # fmt: skip
+            each = jax.tree.map(lambda x: x.reshape(1, items, *x.shape[2:]), each)
+        else:
+            obs, legal = (None if a is None else jnp.concatenate([a, b[-1:]]) for a, b in ends)
+        action, reward, terminated, alive, span = each
+        return Sequences(obs, action, reward, terminated, legal, alive, span)  # type: ignore[arg-type]
+
+    def fill(self, key_worlds, key_warm, memory, gamma, guided: bool):
+        """Fresh environments after the warm-up, a replay with its steps, and the steps whose windows are open.
+
+        Args:
+            memory: what `worlds.carry` is at the start.
+            guided: warm up with the environment's rule instead of uniform actions.
+        """
+        env, params, config = self.env, self.env_params, self.config
+        if guided and env.guided_action is None:
+            raise ValueError(f"algo: guided_warmup needs a rule to warm up with, and {env.name} has none")
+        rule = env.guided_action if guided else None
+
+        def draw(key):
+            if rule is not None:
+                return jax.random.split(key, config.num_envs)
+            return self.actions.draw_uniform(key, (config.num_envs, self.agents))
+
+        def act(worlds, drawn):
+            if rule is not None:
+                action = jax.vmap(rule, (0, 0, None))(drawn, worlds.state, params)
+            else:
+                action = self.actions.uniform(drawn, rollout.facts_of(env, params, worlds.state).legal)
+            return action, worlds.carry, None
+
+        def body(carry, key):
+            worlds, ring, recent = carry
+            worlds, steps, _ = self.collect(worlds, act, draw, key)
+            items, recent = self.items(recent, steps, gamma)
+            return (worlds, push(ring, items), recent), None
+
+        worlds = rollout.start_worlds(env, params, key_worlds, config.num_envs, memory)
+        recent = None
+        if config.sequence_length == 1 and config.n_step > 1:
+            key_warm, key_recent = jax.random.split(key_warm)
+            worlds, steps, _ = self.collect(worlds, act, draw, key_recent, config.n_step - 1)
+            recent = self._recorded(steps)
+
+        one_push = jax.eval_shape(lambda: self.items(recent, self.collect(worlds, act, draw, key_warm)[1], gamma)[0])
+        ring = make_ring(one_push, config.capacity())
+        keys = jax.random.split(key_warm, config.warmup_pushes())
+        return jax.lax.scan(body, (worlds, ring, recent), keys)[0]
+
+    def warmup_env_steps(self) -> int:
+        """Environment steps that `fill` takes."""
+        waiting = self.config.n_step - 1 if self.config.sequence_length == 1 else 0
+        return self.config.warmup_pushes() * self.config.env_steps() + waiting * self.config.num_envs
+
+    def warmup_report(self, ring: Ring) -> dict[str, jax.Array]:
+        """Shares of negative, idle and positive actions in a fresh replay, and the share of the range they span."""
+        assert isinstance(self.actions, Actions)
+        filled = jnp.arange(self.config.capacity()) < ring.size
+        action, weight = ring.data.action[..., 0], filled[None, :, None] / jnp.sum(filled)
+        share = lambda where: jnp.mean(jnp.sum(where * weight, axis=1))  # noqa: E731
+        covered = jnp.where(filled[None, :, None], action, action[0, 0, 0])
+        return {
+            "negative": share(action < -IDLE),
+            "idle": share(jnp.abs(action) <= IDLE),
+            "positive": share(action > IDLE),
+            "span": (jnp.max(covered) - jnp.min(covered)) / (self.actions.high[0] - self.actions.low[0]),
+        }
+
+
+def source_of(config: ReplayConfig, env: Environment, env_params, actions: Actions | Choices) -> Source:
+    """Bind an environment (with an agent axis).
+
+    Raises:
+        ValueError: a `sequence_length` that is neither 1 nor the episode length.
+    """
+    if config.sequence_length not in (1, env.episode_length):
+        raise ValueError(
+            f"algo.sequence_length {config.sequence_length}: {env.name} has episodes of "
+            f"{env.episode_length or 'varying'} steps; use 1 (feed-forward) or that length"
+        )
+    return Source(config, env, env_params, actions)
+
+
+def own_ends(steps: rollout.Steps) -> tuple[jax.Array, jax.Array]:
+    """Every agent's own end [T, B, A]: `(terminated, terminated or truncated)`. One that leaves play has terminated."""
+    terminated = jnp.broadcast_to(steps.terminated[..., None], steps.reward.shape)
+    done = terminated | steps.truncated[..., None]
+    if steps.facts.alive is None:
+        return terminated, done
+    left = steps.facts.alive & ~steps.final_facts.alive
+    return terminated | left, done | left
+
+
+def n_step_windows(steps: rollout.Steps, gamma, n: int) -> tuple[rollout.Steps, jax.Array]:
+    """Transitions over up to n steps, from each of the first T - n + 1 steps; none reaches beyond its episode.
+
+    Args:
+        steps: T consecutive steps of B environments with A agents.
+
+    Returns:
+        Steps whose reward is the discounted sum over the window, with the end of its last step, and the number of
+        steps covered [T - n + 1, B, A].
+    """
+    count = steps.reward.shape[0] - n + 1
+    ended, done = own_ends(steps)
+    reward, terminated, running = steps.reward[:count], ended[:count], ~done[:count]
+    span = jnp.ones(reward.shape)
+    after = steps.final_obs, steps.final_facts.legal
+    last = jax.tree.map(lambda x: x[:count], after)
+    for k in range(1, n):
+        reward = reward + running * gamma**k * steps.reward[k : k + count]
+        terminated = jnp.where(running, ended[k : k + count], terminated)
+        later = jax.tree.map(lambda x, k=k: x[k : k + count], after)
+        last = jax.tree.map(lambda new, old, on=running: jnp.where(on[..., None], new, old), later, last)
+        span = span + running
+        running = running & ~done[k : k + count]
+    first = jax.tree.map(lambda x: x[:count], steps)
+    final_facts = first.final_facts._replace(legal=last[1])
+    return first._replace(reward=reward, terminated=terminated, final_obs=last[0], final_facts=final_facts), span
+
+
+def to_batch(items: Sequences) -> Sequences:
+    """[T, batch, A, ...] -> [T, batch * A, ...]: agents share the networks."""
+    terminated = items.terminated if items.terminated.ndim == 3 else items.terminated[..., None]
+    items = dataclasses.replace(items, terminated=jnp.broadcast_to(terminated, items.reward.shape))
+    return jax.tree.map(lambda x: x.reshape(x.shape[0], -1, *x.shape[3:]), items)
+
+
+def discounts(batch: Sequences, gamma) -> jax.Array:
+    """Weight [T, N] of the value after each stored step: none after a termination."""
+    return (gamma if batch.span is None else gamma**batch.span) * (1.0 - batch.terminated)
