@@ -1,8 +1,10 @@
 """Stable-Baselines3's and SBX's side of `peers.py`: PPO, SAC and TD3. See `serve.py` for the protocol.
 
 `library` in the request is `stable_baselines3` (PyTorch) or `sbx` (JAX). One seed at a time; environments are
-gymnasium's, stepped in this process. SBX compiles inside its first training: a short one is run first, and its seconds
-stand for the compilation. Rates are clipped as the library does by default where it has no key for it.
+gymnasium's, stepped in this process. SBX compiles anew for every model, inside its first updates: its models first do
+the warm-up and a few updates, whose seconds stand for the compilation, and are then timed over the whole number of
+steps; with Stable-Baselines3 the timed training is all there is. Where a library has no key for clipping gradients,
+it does as it does by default.
 """
 
 import importlib
@@ -74,24 +76,38 @@ def build(request: dict[str, Any]) -> tuple[Run, float]:
         importlib.import_module("torch").set_num_threads(request["threads"])
     algorithm = getattr(importlib.import_module(library), algo["name"].upper())
 
-    def train(seed: int, env_steps: int):
+    def model_of(seed: int):
         worlds = make_vec_env(request["task"], algo["num_envs"], seed=seed)  # with monitors, which keep the returns
         kwargs = {"policy_kwargs": network(library, algo), "device": "cpu", "seed": seed}
-        model = algorithm("MlpPolicy", worlds, **kwargs, **settings(library, algo, env_steps))
-        start = time.perf_counter()
-        model.learn(env_steps)
-        return time.perf_counter() - start, worlds
+        return algorithm("MlpPolicy", worlds, **kwargs, **settings(library, algo, env_steps)), worlds
 
-    few = 2 * algo["num_envs"] * algo["steps_per_update"] if algo["name"] == "ppo" else algo["warmup_steps"] + 200
-    compile_s, _ = train(0, few)
+    def compiled(seed: int):
+        """A model whose updates are compiled, its environments, the steps and the seconds that took."""
+        model, worlds = model_of(seed)
+        start = time.perf_counter()
+        if library == "sbx":
+            model.learn(warm_up_steps(algo))
+        return model, worlds, model.num_timesteps, time.perf_counter() - start
 
     def run(seed: int):
-        seconds, worlds = train(seed, env_steps)
+        model, worlds, before, _ = compiled(seed)
+        start = time.perf_counter()
+        model.learn(env_steps, reset_num_timesteps=before == 0)
+        seconds = time.perf_counter() - start
         lengths, returns = (worlds.env_method(f"get_episode_{what}") for what in ("lengths", "rewards"))
-        ends_at = np.concatenate([np.cumsum(each) for each in lengths]) * algo["num_envs"]
-        return seconds, binned(ends_at, np.concatenate(returns), env_steps, request["bins"])
+        ends_at = np.concatenate([np.cumsum(each) for each in lengths]) * algo["num_envs"] - before
+        timed = ends_at > 0
+        return seconds, binned(ends_at[timed], np.concatenate(returns)[timed], env_steps, request["bins"])
 
-    return run, compile_s if library == "sbx" else 0.0
+    _, _, _, compile_s = compiled(0)
+    return run, compile_s
+
+
+def warm_up_steps(algo: dict[str, Any]) -> int:
+    """Environment steps after which every update has run at least once."""
+    if algo["name"] == "ppo":
+        return 2 * algo["num_envs"] * algo["steps_per_update"]
+    return algo["warmup_steps"] + 100
 
 
 if __name__ == "__main__":
