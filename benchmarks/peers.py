@@ -1,268 +1,76 @@
-"""One LSTM-TD3 gradient update, beside the same update in PyTorch, in turns in one run on one machine.
+"""purerl beside its peers, in turns in one run on one machine; the same networks, numbers and work for all.
 
-    python benchmarks/peers.py [--torch-python PYTHON] [--obs base20] [--seeds 8] [--devices 2] [--repeats 11]
+    python benchmarks/peers.py lstm_td3 [--torch-python PYTHON] [--obs base20] [--seeds 8]
+    python benchmarks/peers.py ppo [--rejax-python PYTHON] [--sb3-python PYTHON]
+        [--purejaxrl-path CHECKOUT --purejaxrl-python PYTHON] [--seeds 1 8 64 256]
+    python benchmarks/peers.py td3|sac [--rejax-python PYTHON] [--sbx-python PYTHON] [--seeds 1 8 64 256]
 
-torch may live in another environment: name its interpreter. Without torch only our side is measured.
-
-Reading order: sizes and the arithmetic an update needs, our side, PyTorch's side, the rate of matrix products, one
-measurement, the record written to `benchmarks/results/`.
+`lstm_td3` is one gradient update on a plant against PyTorch's fused LSTM; the others are whole trainings on CartPole
+(`ppo`) and Pendulum. Peers may live in environments of their own, because their requirements clash: name their
+interpreters. Without one that peer is not measured, and the output says so. The script of each peer is in `peer/`.
 """
 
 import argparse
-import json
 import os
-import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import record
+from peer import lstm_td3, training
 
-import envs_jax
 from purerl import sharding
-from purerl.algos import td3
-from purerl.runner import scan_updates
 
-ACTION_DIM = 1
-DAYS = 256
-"""Days in the replay that batches are drawn from."""
-PAUSE_S = 0.05
-"""Between two measurements, so that the threads of one side have gone to sleep before the other starts."""
+CONFIGS = Path(__file__).parents[1] / "configs"
+TASKS = {"ppo": "cartpole_ppo", "td3": "pendulum_td3", "sac": "pendulum_sac"}
 
 
-class Sizes(NamedTuple):
-    obs_dim: int
-    steps: int
-    batch: int
-    hidden: int
-    head: tuple[int, ...]
-
-
-class Spread(NamedTuple):
-    """Milliseconds of one update."""
-
-    median: float
-    lowest: float
-    highest: float
-
-
-def spread(seconds: list[float]) -> Spread:
-    return Spread(*(round(1e3 * v, 2) for v in (statistics.median(seconds), min(seconds), max(seconds))))
-
-
-def gflop(sizes: Sizes) -> float:
-    """Multiplications and additions in the matrix products of one update, actor updated every time.
-
-    Each network's LSTM and head run once for the targets and once with the online parameters. Backwards an LSTM needs
-    its weight gradient and the products with the recurrent weights, a head both gradients. The critics' heads run once
-    more for the actor's actions and backwards with respect to the actions alone; their first layer's product with the
-    history is known by then.
-    """
-    rows = 2 * sizes.batch * sizes.steps * 1e-9
-    with_bootstrap = (sizes.steps + 1) / sizes.steps
-    total = 0.0
-    for networks, in_dim, action_dim in ((1, sizes.obs_dim, 0), (2, sizes.obs_dim + ACTION_DIM, ACTION_DIM)):
-        recurrent = 4 * sizes.hidden * sizes.hidden
-        lstm = 4 * sizes.hidden * in_dim + recurrent
-        widths = [sizes.hidden + action_dim, *sizes.head, 1]
-        head = sum(a * b for a, b in pairwise(widths))
-        through_actions = 2 * (head - sizes.hidden * sizes.head[0]) if action_dim else 0
-        total += networks * (lstm * (with_bootstrap + 2) + recurrent + 4 * head + through_actions)
-    return rows * total
-
-
-# Our side
-
-
-class Program(NamedTuple):
-    """A compiled repetition: `run()` gives the seconds of one gradient update (of every seed)."""
-
-    run: Callable[[], float]
-    compile_s: float
-    sizes: Sizes
-
-
-def our_update(obs: str, batch: int, updates: int, seeds: int | None, devices: int) -> Program:
-    """`algorithm.update` on one plant: 24 environment steps and `updates` gradient updates, charged to the latter."""
-    env = envs_jax.make("bess", obs=obs, action_mode="signed")
-    steps = env.episode_length
-    config = td3.Config(
-        num_envs=1,
-        updates_per_step=updates / steps,
-        warmup_steps=DAYS * steps,
-        buffer_size=2 * DAYS * steps,
-        batch_size=batch,
-        policy_delay=1,
-    )
-    algorithm = td3.make(config, env)
-    init, update = algorithm.init, algorithm.update
-    keys = jax.random.key(0)
-    if seeds is not None:
-        init, keys = jax.vmap(init, (0, None)), jax.random.split(keys, seeds)
-        update = sharding.for_each_seed(update, algorithm.vectorise_seeds)
-    spread = sharding.spread_of(devices, seeds or 1)
-    state = spread.place(jax.jit(init)(keys, algorithm.hparams))
-    start = time.perf_counter()
-    once = spread.over(lambda state: scan_updates(update, state, 1))
-    compiled = jax.jit(once, donate_argnums=0).lower(state).compile()
-    compile_s = time.perf_counter() - start
-
-    def run() -> float:
-        nonlocal state
-        start = time.perf_counter()
-        state, metrics = jax.block_until_ready(compiled(state))
-        elapsed = time.perf_counter() - start
-        if not all(bool(jnp.all(jnp.isfinite(metrics[name]))) for name in ("critic_loss", "actor_loss")):
-            raise AssertionError("a loss is not finite")
-        return elapsed / updates
-
-    run()
-    obs_dim = env.observation_space(env.default_params).shape[-1]
-    hidden, head = config.critic.lstm_hidden_size, config.critic.hidden_sizes
-    return Program(run, compile_s, Sizes(obs_dim, steps, batch, hidden, head))
-
-
-# PyTorch's side
-
-
-class Torch:
-    """A process that waits between repetitions."""
-
-    def __init__(self, interpreter: str, sizes: Sizes, threads: int, updates: int):
-        request = {"sizes": {**sizes._asdict(), "days": DAYS}, "threads": threads, "updates": updates}
-        script = Path(__file__).with_name("torch_peer.py")
-        self.process = subprocess.Popen(
-            [interpreter, str(script), json.dumps(request)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.version = self.answer()
-
-    def answer(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline().strip()
-        if not line:
-            raise RuntimeError(f"the torch process ended with code {self.process.wait()}")
-        return line
-
-    def run(self) -> float:
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return float(self.answer())
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def has_torch(interpreter: str) -> bool:
-    return subprocess.run([interpreter, "-c", "import torch"], capture_output=True, check=False).returncode == 0
-
-
-# The limit
-
-
-def product_rate(rows: int, inner: int, columns: int, repeats: int) -> float:
-    """GFLOP/s of one [rows, inner] x [inner, columns] product in jax."""
-    a, b = jnp.ones((rows, inner)), jnp.ones((inner, columns))
-    product = jax.jit(jnp.matmul).lower(a, b).compile()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        product(a, b).block_until_ready()
-        seconds.append(time.perf_counter() - start)
-    return 2e-9 * rows * inner * columns / statistics.median(seconds)
-
-
-# One measurement
-
-
-def in_turns(sides: dict[str, Callable[[], float]], repeats: int) -> dict[str, Spread]:
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(repeats):
-        for name, run in sides.items():
-            time.sleep(PAUSE_S)
-            seconds[name].append(run())
-    return {name: spread(values) for name, values in seconds.items()}
-
-
-def lstm_td3_update(args: argparse.Namespace) -> dict[str, Any]:
-    one = our_update(args.obs, args.batch, args.updates, None, args.devices)
-    many = our_update(args.obs, args.batch, args.updates, args.seeds, args.devices)
-    sizes, together = one.sizes, f"ours_{args.seeds}_seeds"
-    sides = {"ours": one.run, together: many.run}
-    workers = {}
-    if has_torch(args.torch_python):
-        for threads in sorted({1, os.cpu_count() or 1}):
-            workers[f"torch_{threads}_threads"] = Torch(args.torch_python, sizes, threads, args.updates)
-    sides |= {name: worker.run for name, worker in workers.items()}
-    try:
-        times = in_turns(sides, args.repeats)
-        rate = product_rate(sizes.batch * sizes.steps, sizes.hidden, 4 * sizes.hidden, 200)
-    finally:
-        for worker in workers.values():
-            worker.close()
-
-    needed = gflop(sizes)
-    per_seed_ms = times[together].median / args.seeds
-    values: dict[str, Any] = {
-        "sizes": sizes._asdict(),
-        "updates_per_repetition": args.updates,
-        "repeats": args.repeats,
-        "update_ms": {name: value._asdict() for name, value in times.items()},
-        "seeds": args.seeds,
-        "devices": jax.device_count(),
-        "ours_per_seed_ms": round(per_seed_ms, 2),
-        "compile_s": {"ours": round(one.compile_s, 1), together: round(many.compile_s, 1)},
-        "versions": {"jax": jax.__version__},
-        "limit": {
-            "gflop_per_update": round(needed, 3),
-            "product_gflop_per_s": round(rate, 1),
-            "update_ms_at_that_rate": round(1e3 * needed / rate, 2),
-            "times_the_limit": round(times["ours"].median * rate / (1e3 * needed), 2),
-            "times_the_limit_per_seed": round(per_seed_ms * rate / (1e3 * needed), 2),
-        },
-    }
-    if workers:
-        values["versions"]["torch"] = next(iter(workers.values())).version
-        best = min(times[name].median for name in workers)
-        values["speedup_over_best_torch"] = {
-            "one_seed": round(best / times["ours"].median, 2),
-            "per_seed": round(best / per_seed_ms, 2),
-        }
-    return values
-
-
-def report(values: dict[str, Any]) -> None:
-    for name, time_ms in values["update_ms"].items():
-        print(f"{name:18} {time_ms['median']:9.2f} ms  ({time_ms['lowest']:.2f} .. {time_ms['highest']:.2f})")
-    print(f"per seed           {values['ours_per_seed_ms']:9.2f} ms")
-    for name, value in (values.get("speedup_over_best_torch", {}) | values["limit"]).items():
-        print(f"{name:28} {value}")
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    works = top.add_subparsers(dest="work", required=True)
+    lstm = works.add_parser("lstm_td3", help="one LSTM-TD3 gradient update")
+    lstm.add_argument("--torch-python", default=sys.executable, help="interpreter of an environment with torch")
+    lstm.add_argument("--obs", default="base20", help="observation layout of the plant")
+    lstm.add_argument("--batch", type=int, default=128, help="days per update")
+    lstm.add_argument("--seeds", type=int, default=8, help="trained at once")
+    lstm.add_argument("--updates", type=int, default=24, help="per repetition")
+    for work, config in TASKS.items():
+        whole = works.add_parser(work, help=f"whole trainings as in configs/{config}.yaml")
+        whole.add_argument("--config", default=str(CONFIGS / f"{config}.yaml"))
+        whole.add_argument("--seeds", type=int, nargs="+", default=[1, 8, 64, 256], help="trained at once")
+        whole.add_argument("--env-steps", type=int, help="of one seed (default: the configuration's)")
+        whole.add_argument("--full-seeds", type=int, default=8, help="above, steps shrink as seeds grow")
+        whole.add_argument("--least-steps", type=int, default=5000, help="but not below")
+        whole.add_argument("--slow-repeats", type=int, default=3, help="of Stable-Baselines3 and SBX")
+        whole.add_argument("--torch-threads", type=int, default=1, help="of Stable-Baselines3")
+        whole.add_argument("--without", nargs="*", default=[], help="sides to leave out, by name")
+        whole.add_argument("--rejax-python", help="interpreter with rejax")
+        if work == "ppo":
+            whole.add_argument("--sb3-python", default=sys.executable, help="interpreter with stable-baselines3")
+            whole.add_argument("--purejaxrl-path", help="checkout of luchris429/purejaxrl")
+            whole.add_argument("--purejaxrl-python", help="interpreter with its requirements")
+        else:
+            whole.add_argument("--sbx-python", help="interpreter with sbx-rl")
+    for work in works.choices.values():
+        work.add_argument("--devices", type=int, default=os.cpu_count(), help="CPU cores that work as devices")
+        work.add_argument("--repeats", type=int, default=11)
+        work.add_argument("--name", help="of the record")
+    return top
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--torch-python", default=sys.executable, help="interpreter of an environment with torch")
-    parser.add_argument("--obs", default="base20", help="observation layout of the plant")
-    parser.add_argument("--batch", type=int, default=128, help="days per update")
-    parser.add_argument("--seeds", type=int, default=8, help="trained at once")
-    parser.add_argument("--devices", type=int, default=os.cpu_count(), help="CPU cores that work as devices")
-    parser.add_argument("--updates", type=int, default=24, help="per repetition")
-    parser.add_argument("--repeats", type=int, default=11)
-    parser.add_argument("--name", default="peers_lstm_td3_update", help="of the record")
-    args = parser.parse_args()
-    sharding.provide_cpu_devices(args.devices)
+    args = parser().parse_args()
     before = record.machine()
-    values = lstm_td3_update(args)
-    report(values)
-    print(record.write(args.name, {"lstm_td3_update": values}, before))
+    values: dict[str, Any]
+    if args.work == "lstm_td3":
+        sharding.provide_cpu_devices(args.devices)
+        values, name = lstm_td3.lstm_td3_update(args), "lstm_td3_update"
+        lstm_td3.report(values)
+    else:
+        if not Path(args.config).exists():
+            sys.exit(f"{args.config}: no such configuration")
+        values, name = training.measure(args), f"{args.work}_training"
+    print(record.write(args.name or f"peers_{name}", {name: values}, before))
 
 
 if __name__ == "__main__":

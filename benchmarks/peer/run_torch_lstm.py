@@ -1,7 +1,7 @@
 """The LSTM-TD3 gradient update of `purerl.algos.td3`, written with PyTorch's fused LSTM. Needs torch alone.
 
-Run by `peers.py`, in an interpreter that has torch: sizes as one JSON argument; every line on standard input asks for
-one repetition, answered by the seconds of one update.
+Run by `lstm_td3.py`, in an interpreter that has torch: sizes as one JSON argument; every line on standard input asks
+for one repetition, answered by the seconds of one update.
 
 The mathematics is that of `td3.gradient_block` with `policy_delay` 1: targets for all steps from one unroll of the
 target networks, `history` critics whose LSTM reads (o_t, a_{t-1}), actor and critic gradients at the same parameters,
@@ -97,7 +97,7 @@ def main() -> None:
     learner = Learner(**request["sizes"])
     for _ in range(3):
         learner.update()
-    print(torch.__version__, flush=True)
+    print(json.dumps(torch.__version__), flush=True)
     for _ in sys.stdin:
         start = time.perf_counter()
         for _ in range(request["updates"]):

@@ -1,0 +1,50 @@
+"""purerl's side of `peers.py`: whole trainings, seeds spread over the devices. See `serve.py` for the protocol."""
+
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from serve import Run, serve
+
+from purerl import sharding
+from purerl.config import load_config
+from purerl.evaluation import build as build_run
+from purerl.runner import plan_of, scan_updates
+
+
+def build(request: dict[str, Any]) -> tuple[Run, float]:
+    sharding.provide_cpu_devices(request["devices"])
+    seeds, bins, env_steps = request["seeds"], request["bins"], request["env_steps"]
+    config = load_config(request["config"], [f"algo.total_env_steps={env_steps}"])
+    algorithm = build_run(config).algorithm
+    updates = plan_of(algorithm.num_updates, 1).updates
+    init, update = algorithm.init, algorithm.update
+    if seeds > 1:
+        init, update = jax.vmap(init, (0, None)), sharding.for_each_seed(update, algorithm.vectorise_seeds)
+    spread = sharding.spread_of(request["devices"], seeds)
+
+    def keys(seed: int):
+        return jax.random.key(seed) if seeds == 1 else jax.random.split(jax.random.key(seed), seeds)
+
+    start = time.perf_counter()
+    first = jax.jit(init).lower(keys(0), algorithm.hparams).compile()
+    state = spread.place(first(keys(0), algorithm.hparams))
+    rest = jax.jit(spread.over(lambda s: scan_updates(update, s, updates)), donate_argnums=0).lower(state).compile()
+    compile_s = time.perf_counter() - start
+
+    def run(seed: int):
+        start = time.perf_counter()
+        state = spread.place(first(keys(seed), algorithm.hparams))
+        _, metrics = jax.block_until_ready(rest(state))
+        seconds = time.perf_counter() - start
+        count = np.asarray(metrics["episode/count"], float).reshape(updates, -1).sum(axis=1)
+        total = np.asarray(metrics["episode/return"] * metrics["episode/count"]).reshape(updates, -1).sum(axis=1)
+        share = np.arange(updates) * bins // updates
+        return seconds, np.stack([np.bincount(share, x, bins) for x in (total, count)], axis=1).tolist()
+
+    return run, compile_s
+
+
+if __name__ == "__main__":
+    serve(build, ("jax", "gymnax"))
