@@ -73,6 +73,7 @@ def settings(request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
             "agent_kwargs": net,
         }
     replay = common | {
+        "total_timesteps": request["env_steps"] + algo["warmup_steps"],  # purerl's steps are those after its warm-up
         "learning_rate": same_rate(algo),
         "num_epochs": updates_per_iteration(algo),
         "buffer_size": algo["buffer_size"],
@@ -100,7 +101,7 @@ def settings(request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 def build(request: dict[str, Any]) -> tuple[Run, float]:
     name, config = settings(request)
     env, env_params = gymnax.make(request["task"])
-    seeds, env_steps, bins = request["seeds"], request["env_steps"], request["bins"]
+    seeds, env_steps, bins = request["seeds"], config["total_timesteps"], request["bins"]
 
     def keys(seed: int):
         return jax.random.PRNGKey(seed) if seeds == 1 else jax.random.split(jax.random.PRNGKey(seed), seeds)
