@@ -76,9 +76,9 @@ class Run:
             self.history.append(state)
             self.metrics.append(jax.device_get(numbers))
 
-    def init(self, seed: int):
+    def init(self, seed: int, hparams=None):
         with jax.debug_key_reuse(True):
-            return self._init(jax.random.key(seed), self.algorithm.hparams)
+            return self._init(jax.random.key(seed), self.algorithm.hparams if hparams is None else hparams)
 
     def update(self, state):
         with jax.debug_key_reuse(True):

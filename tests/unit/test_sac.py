@@ -370,7 +370,7 @@ def test_every_traced_number_changes_the_update(name, recurrent):
 
 def test_traced_numbers_of_the_start_and_of_choices(feed_forward, choices):
     hparams = feed_forward.algorithm.hparams.replace(initial_alpha=jnp.asarray(0.7, jnp.float32))
-    state = feed_forward._init(jax.random.key(0), hparams)
+    state = feed_forward.init(0, hparams)
     assert float(jnp.exp(state.learner.params.log_alpha)) == pytest.approx(0.7)
     state = choices.history[1]
     more = state.replace(hparams=state.hparams.replace(target_entropy_share=jnp.asarray(0.9, jnp.float32)))
