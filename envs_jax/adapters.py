@@ -39,8 +39,13 @@ def with_agent_axis(env: Environment) -> Environment:
         action_space=lambda params: _space_with_agent(env.action_space(params)),
         action_mask=_optional(env.action_mask, lambda mask: mask[None]),
         preview=_for_agent(env.preview),
-        guided_action=_optional(env.guided_action, lambda action: action[None]),
+        guided_action=_rule_for_agent(env.guided_action),
+        rules={name: _rule_for_agent(rule) for name, rule in env.rules.items()},
     )
+
+
+def _rule_for_agent(rule: Callable[..., Any] | None) -> Any:
+    return _optional(rule, lambda action: action[None])
 
 
 def _for_agent(preview: Callable[..., Any] | None) -> Callable[..., Any] | None:
