@@ -1,6 +1,7 @@
 """Networks: a core over time (LSTM, or none) and a multilayer perceptron on top. Parameters are plain dicts.
 
-Reading order: `NetworkConfig`, `Core`, `Head`, squashing of actor outputs. Time is the first axis, batch the second.
+Reading order: `NetworkConfig`, `Core`, `Head`, `Network` (both as functions of parameters). Time is the first axis,
+batch the second.
 """
 
 from collections.abc import Callable
@@ -109,6 +110,30 @@ class _Linear(nn.Module):
         for part, start, end in zip(parts, edges, edges[1:], strict=False):
             out = out + part @ kernel[start:end]
         return out
+
+
+class Network:
+    """A core with a head on top as functions of `(params, inputs)`; params are `{"core": ..., "head": ...}`."""
+
+    def __init__(self, config: NetworkConfig, in_dim: int, out_dim: int, out_scale: float = 1.0):
+        self.config, self.in_dim, self.out_dim = config, in_dim, out_dim
+        self.core, self.head = Core(config), Head(config, out_dim, out_scale)
+
+    def init(self, key) -> dict[str, Any]:
+        key_core, key_head = jax.random.split(key)
+        xs = jnp.zeros((1, 1, self.in_dim))
+        core: Any = self.core.init(key_core, xs)
+        return {"core": core, "head": self.head.init(key_head, self.core.apply(core, xs))}
+
+    def __call__(self, params, xs):
+        """Outputs [T, N, out_dim] along sequences xs [T, N, in_dim] that start with an empty memory."""
+        return self.head.apply(params["head"], self.core.apply(params["core"], xs))
+
+    def step(self, params, carry, x):
+        """`(next carry, outputs [..., out_dim])` of one step x [..., in_dim]."""
+        step: Any = self.core.apply(params["core"], carry, x, method="step")
+        carry, features = step
+        return carry, self.head.apply(params["head"], features)
 
 
 def initial_carry(config: NetworkConfig, batch_shape: tuple[int, ...]):

@@ -1,11 +1,14 @@
 """Optimisers and schedules, shared by all algorithms."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 from pydantic import BaseModel, ConfigDict, Field
+
+from purerl import sharding
 
 OptimizerName = Literal["adam", "adamw", "rmsprop"]
 
@@ -51,3 +54,17 @@ def descend(optimizer: optax.GradientTransformation, gradient, opt_state, params
     """`(params, opt_state)` after one step against `gradient` with the learning rate `rate`."""
     direction, opt_state = optimizer.update(gradient, opt_state, params)
     return optax.apply_updates(params, jax.tree.map(lambda d: -rate * d, direction)), opt_state
+
+
+def loss_step(
+    optimizer: optax.GradientTransformation, loss: Callable[[Any], tuple[jax.Array, Any]], params, opt_state, rate
+):
+    """One step against the gradient of `loss(params) -> (value, aux)`, a mean over this device's share of the batch.
+
+    Returns:
+        `((value, aux), norm of the gradient before clipping, params, opt_state)`.
+    """
+    value, gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    gradient = sharding.mean_over_shares(gradient)
+    params, opt_state = descend(optimizer, gradient, opt_state, params, rate)
+    return value, optax.tree.norm(gradient), params, opt_state

@@ -7,6 +7,7 @@ import pytest
 from probe_worlds import CUES, FEED_FORWARD_PROBES, LENGTH, RECURRENT_PROBES, Probe, episodes, probe_world, stacked
 
 from purerl.algos import td3
+from purerl.critics import Critics
 from purerl.networks import NetworkConfig
 
 GAMMA = 0.5
@@ -33,7 +34,7 @@ def trained(config: td3.Config, probes: dict[str, Probe], updates: int, episode_
     All probes train in one program, each with a key of its own.
     """
     env = probe_world(episode_length)
-    nets = td3.Nets(config, 2, 1)
+    nets = td3.networks(config, Critics(config.critic, config.critic_arch, 2, 1))
 
     @jax.jit
     def train(probes, keys):
@@ -50,7 +51,7 @@ def trained(config: td3.Config, probes: dict[str, Probe], updates: int, episode_
     @jax.jit
     def asked(policy, obs):
         action = jnp.tanh(nets.actor(policy.actor, obs))
-        return jnp.mean(nets.q(policy.critics, nets.history(policy.critics, obs, action), obs, action), axis=0), action
+        return jnp.mean(nets.critics.along(policy.critics, obs, action), axis=0), action
 
     def ask(name: str, obs) -> tuple[np.ndarray, np.ndarray]:
         at = list(probes).index(name)

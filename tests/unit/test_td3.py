@@ -6,54 +6,30 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from replay_cases import (
+    SMALL,
+    SMALL_LSTM,
+    Run,
+    T,
+    check_days,
+    copied,
+    marker_world,
+    plain_head,
+    plain_memory,
+    plain_q,
+    random_like,
+    trees_equal,
+)
 
 from envs_jax.adapters import with_agent_axis
-from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete
+from purerl.actions import Actions, action_range
 from purerl.algos import td3
 from purerl.buffers import Sequences, sample_indices, take
+from purerl.critics import Critics, critic_loss
 from purerl.networks import NetworkConfig
-from purerl.optimizers import Schedule, make_optimizer
+from purerl.optimizers import Schedule
 
-T = 4
-"""Steps of a day in the marker world."""
-
-
-def marker_world(action_space=None, **changes) -> Environment:
-    """Days of T hours; the observation tells the number of the day, the hour and the action before it.
-
-    The reward is the action plus an eighth of the hour, so every stored number says where it belongs. The numbers
-    are multiples of powers of two: exact in float32.
-    """
-    action_space = Box(-2.0, 2.0, (1,)) if action_space is None else action_space
-
-    def reset_env(key, params):
-        day = jax.random.randint(key, (), 0, 1024) / 1024
-        obs = jnp.stack([day, jnp.zeros(()), jnp.zeros(())])
-        return obs, obs
-
-    def step_env(key, state, action, params):
-        reward = action[0] + state[1] / 8
-        state = jnp.stack([state[0], state[1] + 1, action[0]])
-        return state, state, reward, state[1] == T, jnp.zeros((), bool), {}
-
-    world = {
-        "name": "marker",
-        "default_params": None,
-        "reset_env": reset_env,
-        "step_env": step_env,
-        "observation_space": lambda params: Box(-10.0, 10.0, (3,)),
-        "action_space": lambda params: action_space,
-        "episode_length": T,
-        "max_episode_length": T,
-        "guided_action": lambda key, state, params: jnp.full((1,), 0.5),
-        "preview": lambda obs, action, params: jnp.stack([action[0] + obs[1] / 8, obs[0]]),
-    }
-    return Environment(**{**world, **changes})
-
-
-SMALL = NetworkConfig(hidden_sizes=(4,))
-SMALL_LSTM = NetworkConfig(lstm_hidden_size=4, hidden_sizes=(4,))
 FEED_FORWARD = td3.Config(
     num_envs=4, steps_per_update=T, sequence_length=1, updates_per_step=0.125, warmup_steps=16, buffer_size=48,
     batch_size=5, gamma=0.9, actor_lr=1e-2, critic_lr=1e-2, actor=SMALL, critic=SMALL,
@@ -70,60 +46,22 @@ RECURRENT = FEED_FORWARD.model_copy(
 """Two gradient updates per call, so one actor and one target update; twelve days of replay; four days per call."""
 
 
-def random_like(shapes, seed: int = 0, scale: float = 0.7):
-    """Random arrays of these shapes: initialisers take long to compile and are not what is tested."""
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda s: jnp.asarray(scale * rng.normal(size=s.shape), s.dtype), shapes)
+def nets_of(config, preview=None) -> td3.Nets:
+    """Networks for the marker world."""
+    return td3.networks(config, Critics(config.critic, config.critic_arch, 3, 1, preview))
 
 
 # A run
 
-copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
-
-
-class Run:
-    """A compiled algorithm in which every use of a random key is checked; `update` is donated and traced once."""
-
-    def __init__(self, config, updates: int):
-        self.algorithm = td3.make(config, marker_world())
-        self._init = jax.jit(self.algorithm.init)
-        update = chex.assert_max_traces(self.algorithm.update, n=1)
-        self._update = jax.jit(update, donate_argnums=0)
-        self.history, self.metrics = [self.init(0)], []
-        """States after 0..updates calls, as copies that donation does not touch, and the metrics of each call."""
-        for _ in range(updates):
-            state, numbers = self.update(copied(self.history[-1]))
-            self.history.append(state)
-            self.metrics.append(jax.device_get(numbers))
-
-    def init(self, seed: int):
-        with jax.debug_key_reuse(True):
-            return self._init(jax.random.key(seed), self.algorithm.hparams)
-
-    def update(self, state):
-        with jax.debug_key_reuse(True):
-            return self._update(state)
-
 
 @pytest.fixture(scope="module")
 def recurrent():
-    return Run(RECURRENT, updates=5)
+    return Run(td3, RECURRENT, updates=5)
 
 
 @pytest.fixture(scope="module")
 def feed_forward():
-    return Run(FEED_FORWARD, updates=3)
-
-
-def check_days(batch: Sequences) -> None:
-    """Every item [:, n] is one day from its first to its last hour, with the actions and rewards of its hours."""
-    obs = np.asarray(batch.obs)[:, :, 0]
-    action, reward = 2 * np.asarray(batch.action)[:, :, 0, 0], np.asarray(batch.reward)[:, :, 0]
-    assert (obs[:, :, 0] == obs[:1, :, 0]).all(), "two days in one item"
-    np.testing.assert_array_equal(obs[:, :, 1], np.tile(np.arange(T + 1)[:, None], (1, obs.shape[1])))
-    np.testing.assert_array_equal(obs[1:, :, 2], action)
-    np.testing.assert_allclose(reward, action + obs[:-1, :, 1] / 8, atol=1e-6)
-    np.testing.assert_array_equal(batch.terminated, np.tile(np.arange(T)[:, None] == T - 1, (1, obs.shape[1])))
+    return Run(td3, FEED_FORWARD, updates=3)
 
 
 def test_stored_and_sampled_sequences_never_cross_a_day(recurrent):
@@ -152,7 +90,7 @@ def test_acting_step_by_step_equals_the_unroll(recurrent):
     algorithm, state = recurrent.algorithm, recurrent.history[-1]
     policy = random_like(algorithm.policy(state), seed=1)
     obs = jnp.asarray(np.random.default_rng(2).normal(size=(T, 6, 1, 3)), jnp.float32)
-    nets = td3.Nets(RECURRENT, 3, 1)
+    nets = nets_of(RECURRENT)
 
     @jax.jit
     def both(policy, obs):
@@ -246,41 +184,10 @@ def test_seeds_under_vmap_equal_single_runs(feed_forward):
 # Targets and losses against plain loops
 
 
-def plain_memory(layer, inputs) -> np.ndarray:
-    """Output of an LSTM layer after a whole list of inputs, from an empty memory."""
-    w_x, w_h, b = (np.asarray(layer[name], np.float64) for name in ("w_x", "w_h", "b"))
-    sigmoid = lambda z: 1 / (1 + np.exp(-z))  # noqa: E731
-    h = c = np.zeros(w_h.shape[0])
-    for x in inputs:
-        i, f, o, g = np.split(x @ w_x + h @ w_h + b, 4)
-        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-        h = sigmoid(o) * np.tanh(c)
-    return h
-
-
-def plain_head(head, x) -> np.ndarray:
-    layers = [head["params"][name] for name in sorted(head["params"])]
-    for layer in layers[:-1]:
-        x = np.maximum(x @ np.asarray(layer["kernel"], np.float64) + np.asarray(layer["bias"]), 0)
-    return x @ np.asarray(layers[-1]["kernel"], np.float64) + np.asarray(layers[-1]["bias"])
-
-
 def plain_actor(config, actor, obs) -> np.ndarray:
     """Pre-squash output for the last of the observations [t + 1, d]."""
     features = plain_memory(actor["core"]["params"]["lstm_0"], obs) if config.actor.recurrent else obs[-1]
     return plain_head(actor["head"], features)
-
-
-def plain_q(config, critic, obs, past, action) -> float:
-    """Value of `action` after observations [t + 1, d] and past actions [t, k]."""
-    if not config.critic.recurrent:
-        return plain_head(critic["head"], np.concatenate([obs[-1], action]))[0]
-    layer = critic["core"]["params"]["lstm_0"]
-    if config.critic_arch == "concat":
-        inputs = [np.concatenate([o, a]) for o, a in zip(obs, [*past, action], strict=True)]
-        return plain_head(critic["head"], plain_memory(layer, inputs))[0]
-    inputs = [np.concatenate([o, a]) for o, a in zip(obs, [0 * action, *past], strict=True)]
-    return plain_head(critic["head"], np.concatenate([plain_memory(layer, inputs), action]))[0]
 
 
 def plain_targets(config, actions, target, batch, noise) -> np.ndarray:
@@ -321,12 +228,12 @@ TARGET_CASES = {
 @pytest.fixture(scope="module")
 def computed_targets():
     """Targets of every case, of `sequence_length` steps and six items, and what they were computed from."""
-    actions = td3.action_range(with_agent_axis(marker_world()), None, "auto")
+    actions = action_range(with_agent_axis(marker_world()), None, "auto")
     key, rng = jax.random.key(7), np.random.default_rng(3)
     cases = {}
     for name, changes in TARGET_CASES.items():
         config = RECURRENT.model_copy(update=changes)
-        steps, nets = config.sequence_length, td3.Nets(config, 3, 1)
+        steps, nets = config.sequence_length, nets_of(config)
         target = random_like(jax.eval_shape(nets.init, key))
         # Three items end in termination, three are cut off: their last observation keeps its value.
         terminated = (np.arange(steps)[:, None] == steps - 1) & (np.arange(6) < 3)
@@ -372,7 +279,7 @@ def test_monte_carlo_targets_of_terminated_days_are_their_returns(computed_targe
 def test_critics_equal_a_plain_loop(case, computed_targets):
     """Values along the sequences, and the loss: mean square over batch, steps and both heads."""
     config, nets, params, batch, _, _, y = computed_targets[case]
-    loss, (q, _) = jax.jit(lambda p, b: td3.critic_loss(nets, p, b, y))(params.critics, batch)
+    loss, (q, _) = jax.jit(lambda p, b: critic_loss(nets.critics, p, b, y))(params.critics, batch)
     obs, action = np.asarray(batch.obs, np.float64), np.asarray(batch.action, np.float64)
     expected = np.zeros((2, T, 6))
     for i in range(2):
@@ -391,8 +298,8 @@ def test_another_action_changes_the_value_of_its_own_step_only(case, computed_ta
 
     @jax.jit
     def values(change):
-        history = nets.history(params.critics, batch.obs[:-1], batch.action)
-        return nets.q(params.critics, history, batch.obs[:-1], batch.action + change)
+        history = nets.critics.history(params.critics, batch.obs[:-1], batch.action)
+        return nets.critics.q(params.critics, history, batch.obs[:-1], batch.action + change)
 
     changed = np.asarray(values(jnp.zeros_like(batch.action).at[1].set(0.5)) != values(jnp.zeros_like(batch.action)))
     assert changed[:, 1].any()
@@ -401,7 +308,7 @@ def test_another_action_changes_the_value_of_its_own_step_only(case, computed_ta
 
 def constant_networks(value: tuple[float, float], raw: float):
     """Networks whose output does not depend on their input: critics that say `value`, an actor that says `raw`."""
-    nets = td3.Nets(FEED_FORWARD, 3, 1)
+    nets = nets_of(FEED_FORWARD)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape), jax.eval_shape(nets.init, jax.random.key(0)))
     zeros.critics["head"]["params"]["_Linear_1"]["bias"] = jnp.array(value)[:, None]
     zeros.actor["head"]["params"]["_Linear_1"]["bias"] = jnp.array([raw])
@@ -409,13 +316,13 @@ def constant_networks(value: tuple[float, float], raw: float):
 
 
 ONE_STEP = Sequences(jnp.zeros((2, 2, 3)), jnp.zeros((1, 2, 1)), jnp.zeros((1, 2)), jnp.zeros((1, 2), bool))
-SIGNED = td3.Actions(np.array([-1.0]), np.array([1.0]), np.array([1.0]), sigmoid=False)
+SIGNED = Actions(np.array([-1.0]), np.array([1.0]), np.array([1.0]), sigmoid=False)
 
 
 def test_critic_loss_by_hand():
     """Heads that say 1 and 3, targets 2 and 4: squares 1, 9, 1, 1."""
     nets, params = constant_networks((1.0, 3.0), 0.0)
-    loss, _ = td3.critic_loss(nets, params.critics, ONE_STEP, jnp.array([[2.0, 4.0]]))
+    loss, _ = critic_loss(nets.critics, params.critics, ONE_STEP, jnp.array([[2.0, 4.0]]))
     assert float(loss) == pytest.approx((1 + 9 + 1 + 1) / 4)
 
 
@@ -424,7 +331,7 @@ def test_actor_loss_by_hand(how, value):
     """Less the value, plus 0.3 times the squared excess of the output 2.5 over 1.5; tanh(2.5) counts as saturated."""
     nets, params = constant_networks((1.0, 3.0), 2.5)
     config = FEED_FORWARD.model_copy(update={"actor_value": how})
-    history = nets.history(params.critics, ONE_STEP.obs[:-1], ONE_STEP.action)
+    history = nets.critics.history(params.critics, ONE_STEP.obs[:-1], ONE_STEP.action)
     loss, saturated = td3.actor_loss(
         config, nets, SIGNED, params.actor, params.critics, history, ONE_STEP, jnp.asarray(0.3)
     )
@@ -450,7 +357,7 @@ def test_the_actor_loss_does_not_reach_into_the_history(computed_targets):
 
     @jax.jit
     def gradients(params):
-        history = nets.history(params.critics, batch.obs[:-1], batch.action)
+        history = nets.critics.history(params.critics, batch.obs[:-1], batch.action)
         return jax.grad(loss, (0, 1, 2))(params.actor, params.critics, history)
 
     actor, critics, history = gradients(params)
@@ -459,59 +366,21 @@ def test_the_actor_loss_does_not_reach_into_the_history(computed_targets):
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(critics["core"]))
 
 
-# Action ranges
-
-
-def test_action_range_in_units_of_the_largest_magnitude():
-    box = Box(np.array([0.0, -3.0], np.float32), np.array([1.0, 1.0], np.float32), (2,))
-    actions = td3.action_range(with_agent_axis(marker_world(box)), None, "auto")
-    np.testing.assert_allclose([actions.low, actions.high, actions.unit], [[0, -1], [1, 1 / 3], [1, 3]])
-    assert not actions.sigmoid
-    np.testing.assert_allclose(actions.squash(jnp.zeros(2)), [0.5, -1 / 3])
-    np.testing.assert_allclose(actions.squash(jnp.full(2, 50.0)), actions.high, rtol=1e-6)
-    np.testing.assert_allclose(actions.clip(jnp.array([-2.0, 0.9])), [0, 1 / 3])
-    assert actions.saturated(jnp.array([0.98, 0.0])).tolist() == [True, False]
-
-
-@pytest.mark.parametrize(("how", "sigmoid"), [("auto", True), ("sigmoid", True), ("tanh", False)])
-def test_output_activation(how, sigmoid):
-    actions = td3.action_range(with_agent_axis(marker_world(Box(0.0, 1.0, (1,)))), None, how)
-    assert actions.sigmoid is sigmoid
-    x = jnp.array([1.3])
-    np.testing.assert_allclose(actions.squash(x), jax.nn.sigmoid(x) if sigmoid else (1 + jnp.tanh(x)) / 2, rtol=1e-6)
-
-
-# Schedules and optimisers
+# Schedules
 
 
 def test_learning_rate_schedules():
     """One environment step here is an eighth of a gradient step."""
-    factor = lambda schedule, steps: float(  # noqa: E731
-        td3.learning_rate_factor(
-            FEED_FORWARD.model_copy(update={"lr_schedule": Schedule(**schedule), "total_env_steps": 800}), steps
-        )
-    )
+
+    def factor(schedule, steps):
+        config = FEED_FORWARD.model_copy(update={"lr_schedule": Schedule(**schedule), "total_env_steps": 800})
+        return float(config.learning_rate_factor(steps))
+
     assert factor({}, 10**6) == 1
     step = {"type": "step", "decay_factor": 0.5, "decay_env_steps": 160}
     assert [factor(step, n) for n in (0, 19, 20, 40)] == [1, 1, 0.5, 0.25]
     cosine = {"type": "cosine", "final_factor": 0.1}
     np.testing.assert_allclose([factor(cosine, n) for n in (0, 50, 100, 999)], [1, 0.55, 0.1, 0.1], rtol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop"])
-def test_optimizers_clip_the_norm_and_differ(name):
-    """The first direction: Adam's is the sign of the clipped gradient; rmsprop's is ten times that (decay 0.9)."""
-    optimizer = make_optimizer(name, max_grad_norm=1e-6)
-    params = {"a": jnp.array([2.0, -2.0])}
-    direction, _ = optimizer.update({"a": jnp.array([3.0, -4.0])}, optimizer.init(params), params)
-    # Clipped to 0.6e-6 and 0.8e-6, so that the 1e-8 in the denominators shows.
-    clipped = np.array([0.6e-6, -0.8e-6])
-    expected = {
-        "adam": clipped / (np.abs(clipped) + 1e-8),
-        "adamw": clipped / (np.abs(clipped) + 1e-8) + 1e-4 * np.array([2.0, -2.0]),
-        "rmsprop": clipped / np.sqrt(0.1 * clipped**2 + 1e-8),
-    }[name]
-    np.testing.assert_allclose(direction["a"], expected, rtol=1e-4)
 
 
 # Every key acts
@@ -611,10 +480,10 @@ def test_preview_is_added_to_what_the_critics_learn():
     """With zero weights the value is the previewed reward."""
     config = FEED_FORWARD.model_copy(update={"critic_preview": True})
     preview = lambda obs, action: jnp.concatenate([obs[..., :1] + action, action], axis=-1)  # noqa: E731
-    nets = td3.Nets(config, 3, 1, preview)
+    nets = nets_of(config, preview)
     params = jax.tree.map(lambda s: jnp.zeros(s.shape), jax.eval_shape(nets.init, jax.random.key(0)))
     obs, action = jnp.full((1, 2, 3), 2.0), jnp.full((1, 2, 1), 0.5)
-    np.testing.assert_allclose(nets.q(params.critics, nets.history(params.critics, obs, action), obs, action), 2.5)
+    np.testing.assert_allclose(nets.critics.along(params.critics, obs, action), 2.5)
 
 
 # What is refused
@@ -648,10 +517,3 @@ def test_impossible_configurations_are_refused(changes, message):
 def test_environments_that_do_not_fit_are_refused(changes, world, message):
     with pytest.raises(ValueError, match=message):
         td3.make(FEED_FORWARD.model_copy(update=changes), world)
-
-
-def trees_equal(a, b) -> bool:
-    """Exactly equal leaves; keys by their numbers."""
-    numbers = lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x  # noqa: E731
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return all(np.array_equal(numbers(x), numbers(y)) for x, y in pairs)

@@ -1,0 +1,127 @@
+"""Twin critics (Fujimoto et al. 2018) on transitions or whole episodes, as functions of (params, inputs).
+
+Sequences are [T, N, ...], N = batch * agents. A value is asked for in two steps: `history` is what both critics know
+before each action, `q` the values of actions given it.
+
+- Feed-forward: the history is the observation itself.
+- `history`: an LSTM reads (o_t, a_{t-1}) and the head sees a_t, so that changing a_t for the actor's loss leaves the
+  history untouched.
+- `concat`: the LSTM reads (o_t, a_t) at every step; its memory before the step is the history.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from purerl.buffers import Sequences
+from purerl.networks import Core, Head, NetworkConfig, initial_carry
+
+CriticArch = Literal["history", "concat"]
+Reduction = Literal["min", "mean", "q1"]
+Preview = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Critics:
+    """Two critics of one shape; every leaf of their parameters has a leading axis of 2.
+
+    Args:
+        arch: how recurrent critics see actions.
+        preview: `(obs [T, N, d], action [T, N, k]) -> [T, N, p]`, what an action does at once, the immediate reward
+            first: the head sees it, and learns what follows that reward.
+    """
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        arch: CriticArch,
+        obs_dim: int,
+        action_dim: int,
+        preview: Preview | None = None,
+    ):
+        self.config, self.arch, self.preview = config, arch, preview
+        self.obs_dim, self.action_dim = obs_dim, action_dim
+        self.core, self.head = Core(config), Head(config, 1)
+
+    def init(self, key):
+        return jax.vmap(self._init)(jax.random.split(key))
+
+    def _init(self, key):
+        key_core, key_head = jax.random.split(key)
+        xs = jnp.zeros((1, 1, self.obs_dim + (self.action_dim if self.config.recurrent else 0)))
+        core: Any = self.core.init(key_core, xs)
+        parts: list[Any] = [self.core.apply(core, xs)]
+        if not (self.config.recurrent and self.arch == "concat"):
+            parts.append(jnp.zeros((1, 1, self.action_dim)))
+        if self.preview is not None:
+            parts.append(self.preview(jnp.zeros((1, 1, self.obs_dim)), jnp.zeros((1, 1, self.action_dim))))
+        return {"core": core, "head": self.head.init(key_head, *parts)}
+
+    def history(self, params, obs, action):
+        """What each critic knows before each action: leaves [T, N, ...], one tree per critic.
+
+        Args:
+            obs: [T, N, d]; action: [T - 1, N, k] or longer, taken after each observation.
+        """
+        return [self._history(p, obs, action) for p in _each(params)]
+
+    def _history(self, params, obs, action):
+        if not self.config.recurrent:
+            return obs
+        if self.arch == "history":
+            previous = jnp.concatenate([jnp.zeros_like(action[:1]), action[: obs.shape[0] - 1]])
+            return self.core.apply(params["core"], jnp.concatenate([obs, previous], axis=-1))
+        padded = jnp.concatenate([action, jnp.zeros_like(action[:1])])[: obs.shape[0]]
+
+        def body(carry, x):
+            step: Any = self.core.apply(params["core"], carry, x, method="step")
+            return step[0], carry
+
+        inputs = jnp.concatenate([obs, padded], axis=-1)
+        _, before = jax.lax.scan(body, initial_carry(self.config, obs.shape[1:2]), inputs)
+        return before, obs
+
+    def q(self, params, history, obs, action):
+        """Values [2, T, N] of actions [T, N, k] given the history and the present observation [T, N, d]."""
+        seen = None if self.preview is None else self.preview(obs, action)
+        return jnp.stack([self._q(p, h, action, seen) for p, h in zip(_each(params), history, strict=True)])
+
+    def along(self, params, obs, action):
+        """Values [2, T, N] of the actions taken [T, N, k] along sequences of observations [T, N, d]."""
+        return self.q(params, self.history(params, obs, action), obs, action)
+
+    def _q(self, params, history, action, seen):
+        if self.config.recurrent and self.arch == "concat":
+            before, obs = history
+            inputs = jnp.concatenate([obs, action], axis=-1)
+            step: Any = self.core.apply(params["core"], before, inputs, method="step")
+            parts = [step[1]]
+        else:
+            parts = [history, action]
+        if seen is not None:
+            parts.append(seen)
+        value: Any = self.head.apply(params["head"], *parts)
+        return value[..., 0] if seen is None else seen[..., 0] + value[..., 0]
+
+
+def _each(params) -> list[Any]:
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in range(2)]
+
+
+def reduce_twins(values, how: Reduction):
+    """[2, ...] -> [...]."""
+    match how:
+        case "min":
+            return jnp.min(values, axis=0)
+        case "mean":
+            return jnp.mean(values, axis=0)
+        case "q1":
+            return values[0]
+
+
+def critic_loss(critics: Critics, params, batch: Sequences, y):
+    """Mean squared error to targets y [T, N] over batch, steps and both heads; and `(q, history)`."""
+    history = critics.history(params, batch.obs[:-1], batch.action)
+    q = critics.q(params, history, batch.obs[:-1], batch.action)
+    return jnp.mean((q - y) ** 2), (q, history)
