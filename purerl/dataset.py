@@ -135,11 +135,11 @@ def read(path: Path) -> Dataset:
             f"{path}: not a readable npz file ({' '.join(str(error).split())}); record it again"
         ) from error
     metadata = _metadata(path, arrays)
-    needed = [name for name in Dataset._fields if name not in (*OPTIONAL, "metadata")]
-    for name in needed:
-        if name not in arrays:
+    for name in Dataset._fields:
+        if name not in (*OPTIONAL, *arrays):
             raise ConfigError(f"{path}: has no array '{name}' (it has {', '.join(sorted(arrays))}); record it again")
-    dataset = Dataset(*(arrays.get(name) for name in Dataset._fields[:-1]), metadata=metadata)  # type: ignore[arg-type]
+    found: dict[str, Any] = {name: arrays.get(name) for name in Dataset._fields} | {"metadata": metadata}
+    dataset = Dataset(**found)
     _check(path, dataset)
     return dataset
 
@@ -273,5 +273,6 @@ def _as_transitions(data: Dataset) -> Dataset:
         return np.concatenate([rows(x[:-1]), rows(x[1:])])
 
     each = {"obs": pairs, "legal": pairs}
-    arrays = {name: getattr(data, name) for name in Dataset._fields if name != "metadata"}
-    return data._replace(**{n: each.get(n, rows)(x) for n, x in arrays.items() if x is not None})
+    arrays = {name: x for name, x in data._asdict().items() if name != "metadata" and x is not None}
+    cut: dict[str, Any] = {name: each.get(name, rows)(x) for name, x in arrays.items()}
+    return data._replace(**cut)
