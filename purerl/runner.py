@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -70,6 +71,8 @@ def make_train(config: RunConfig | str | Path) -> Callable[..., tuple[Any, dict[
     """
     config = config if isinstance(config, RunConfig) else load_config(config)
     algorithm = build(config).algorithm
+    if algorithm.read_data is not None:
+        algorithm.read_data()
     plan = plan_of(algorithm.num_updates, config.epochs)
     spread = sharding.spread_of(config.num_devices, num_seeds=1)
 
@@ -95,8 +98,8 @@ class Program(NamedTuple):
     init: Callable[[], Any]
     place: Callable[[Any], Any]
     """Lays the state out over the devices, as `chunk` wants it."""
-    chunk: Callable[[Any], tuple[Any, dict[str, Any]]]
-    """One epoch; its argument is donated."""
+    chunk: Callable[[Any], Callable[[Any], tuple[Any, dict[str, Any]]]]
+    """Compiles one epoch for states like its argument; the compiled function's argument is donated."""
     policy: Callable[[Any], Any]
     """Policies with a leading seed axis, in memory of their own."""
 
@@ -115,9 +118,33 @@ def program_of(algorithm: Algorithm, config: RunConfig, updates_per_epoch: int) 
     return Program(
         init=lambda: jax.jit(init)(_seed_keys(config), hparams),
         place=spread.place,
-        chunk=jax.jit(spread.over(lambda state: scan_updates(update, state, updates_per_epoch)), donate_argnums=0),
+        chunk=partial(compiled, spread.over(lambda state: scan_updates(update, state, updates_per_epoch)), spread),
         policy=lambda state: jax.device_put(copy_policy(state), jax.devices()[0]),
     )
+
+
+LARGE_CONSTANT_BYTES = 2**20
+
+
+def compiled(updates: Callable[[Any], Any], spread: sharding.Spread, state: Any) -> Callable[[Any], Any]:
+    """`updates`, compiled for states like `state`, which is donated when it is called.
+
+    Large arrays that `updates` closes over (a recorded dataset) become arguments of the program: as literals they would
+    be written out twice in its text, take seconds to compile and be there once more at run time. In the state they
+    would be there once for every seed and in every checkpoint.
+    """
+    traced, shapes = jax.make_jaxpr(updates, return_shape=True)(state)
+    is_large = [getattr(constant, "nbytes", 0) >= LARGE_CONSTANT_BYTES for constant in traced.consts]
+    large = spread.copy_to_all([c for c, apart in zip(traced.consts, is_large, strict=True) if apart])
+
+    def run(state: Any, large: Any) -> Any:
+        rest = iter(large)
+        constants = [next(rest) if apart else c for c, apart in zip(traced.consts, is_large, strict=True)]
+        leaves = jax.core.eval_jaxpr(traced.jaxpr, constants, *jax.tree.leaves(state))
+        return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+
+    program = jax.jit(run, donate_argnums=0).lower(state, large).compile()
+    return lambda state: program(state, large)
 
 
 def _seed_keys(config: RunConfig) -> jax.Array:
@@ -195,6 +222,8 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> int:
         return EXIT_OK
     logging.require_packages(config.logging)
     trained = build(config)
+    if trained.algorithm.read_data is not None:
+        trained.algorithm.read_data()  # before anything is written
     plan = plan_of(trained.algorithm.num_updates, config.epochs)
     _open_run_dir(config, run_dir, trained)
     with stop_signals() as stop_requested:
@@ -324,7 +353,7 @@ class _Session:
 
     def run(self, stop_requested: Callable[[], bool]) -> int:
         with self._timed("compile_s"):
-            chunk = self.program.chunk.lower(self.state).compile()  # type: ignore[attr-defined]
+            chunk = self.program.chunk(self.state)
         done = self.memory.epoch
         log = logging.open_logs(self.run_dir, self.config, done, self._env_steps(done))
         display = logging.open_display(self.config, self.plan.epochs, done)

@@ -43,3 +43,5 @@ class Algorithm(NamedTuple):
     """`(policy, obs [T, N, d], action [T, N, k])`: estimates [critics, T, N] along episodes, where defined."""
     warmup_report: Callable[[State], Metrics] | None = None
     """`(fresh state)`: what the actions of the warm-up were like, as scalars for the screen."""
+    read_data: Callable[[], None] | None = None
+    """Reads recorded data that `update` needs and acting does not, or raises what keeps the run from starting."""
