@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.base import Environment
-from envs_jax.spaces import Box, Discrete, Space
+from envs_jax.spaces import Box, Discrete, Product, Space
 
 
 def with_agent_axis(env: Environment) -> Environment:
@@ -26,7 +26,7 @@ def with_agent_axis(env: Environment) -> Environment:
         return _add_agent(obs), state
 
     def step_env(key, state, action, params):
-        obs, state, reward, terminated, truncated, info = env.step_env(key, state, action[0], params)
+        obs, state, reward, terminated, truncated, info = env.step_env(key, state, _first(action), params)
         return _add_agent(obs), state, reward[None], terminated, truncated, info
 
     return dataclasses.replace(
@@ -37,22 +37,26 @@ def with_agent_axis(env: Environment) -> Environment:
         reset_case=_optional(env.reset_case, lambda start: (_add_agent(start[0]), start[1])),
         observation_space=lambda params: _flat_space(env.observation_space(params)),
         action_space=lambda params: _space_with_agent(env.action_space(params)),
-        action_mask=_optional(env.action_mask, lambda mask: mask[None]),
+        action_mask=_optional(env.action_mask, _add_axis),
         preview=_for_agent(env.preview),
-        guided_action=_rule_for_agent(env.guided_action),
-        rules={name: _rule_for_agent(rule) for name, rule in env.rules.items()},
+        guided_action=_optional(env.guided_action, _add_axis),
+        rules={name: _optional(rule, _add_axis) for name, rule in env.rules.items()},
     )
 
 
-def _rule_for_agent(rule: Callable[..., Any] | None) -> Any:
-    return _optional(rule, lambda action: action[None])
+def _first(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x[0], tree)
+
+
+def _add_axis(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x[None], tree)
 
 
 def _for_agent(preview: Callable[..., Any] | None) -> Callable[..., Any] | None:
     return None if preview is None else lambda obs, action, params: preview(obs[0], action[0], params)[None]
 
 
-def _optional(function: Callable[..., Any] | None, then: Callable[[Any], Any]) -> Callable[..., Any] | None:
+def _optional(function: Callable[..., Any] | None, then: Callable[[Any], Any]) -> Any:
     """`then` after `function`, where the environment has that function."""
     return None if function is None else lambda *args: then(function(*args))
 
@@ -61,14 +65,15 @@ def _add_agent(obs: jax.Array) -> jax.Array:
     return obs.reshape(1, -1)
 
 
-def _flat_space(space: Space) -> Box:
-    assert isinstance(space, Box), "observations are real vectors"
+def _flat_space(space: Box) -> Box:
     size = int(np.prod(space.shape))
     low, high = (np.broadcast_to(bound, space.shape).reshape(1, size) for bound in (space.low, space.high))
     return Box(low, high, (1, size))
 
 
-def _space_with_agent(space: Space) -> Space:
+def _space_with_agent(space: Space) -> Any:
+    if isinstance(space, Product):
+        return Product(tuple(_space_with_agent(part) for part in space.parts))
     if isinstance(space, Discrete):
         return Discrete(space.n, (1, *space.shape))
     low, high = (np.broadcast_to(bound, space.shape)[None] for bound in (space.low, space.high))
@@ -99,7 +104,7 @@ def gymnax_env(task: str, **settings: Any) -> Environment:
 
     def observation_space(params):
         space = _converted_space(env.observation_space, params)
-        return Box(0.0, 1.0, (space.n,)) if isinstance(space, Discrete) else space
+        return space if isinstance(space, Box) else Box(0.0, 1.0, (space.n,))
 
     num_categories = getattr(env.observation_space(default_params), "n", None)
 
@@ -136,7 +141,7 @@ def _strong(leaf: Any) -> jax.Array:
     return jnp.asarray(leaf, jnp.result_type(leaf))
 
 
-def _converted_space(space_of: Callable[[Any], Any], params: Any) -> Space:
+def _converted_space(space_of: Callable[[Any], Any], params: Any) -> Box | Discrete:
     with jax.ensure_compile_time_eval():  # bounds built from jnp arrays stay numbers when asked for inside a jit
         space = space_of(params)
     if hasattr(space, "n"):

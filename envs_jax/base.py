@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs_jax.spaces import Space
+from envs_jax.spaces import Box, Space
 
 Params = Any
 State = Any
@@ -71,7 +71,7 @@ class Environment:
     reset_env: Callable[[jax.Array, Params], tuple[Any, State]]
     step_env: Callable[[jax.Array, State, Any, Params], StepResult]
     """One transition without auto-reset; the observation is that of the state reached."""
-    observation_space: Callable[[Params], Space]
+    observation_space: Callable[[Params], Box]
     action_space: Callable[[Params], Space]
     episode_length: int | None = None
     """Steps of every episode where that is fixed (whole-day environments), else None."""
@@ -79,7 +79,11 @@ class Environment:
     """Upper bound on the steps of an episode: evaluation stops there."""
     num_agents: int | None = None
     global_state: Callable[[State, Params], jax.Array] | None = None
-    action_mask: Callable[[State, Params], jax.Array] | None = None
+    action_mask: Callable[[State, Params], Any] | None = None
+    """`(state, params)`: legal actions, bool (n,) or (A, n); for a `Product` a tuple, None for parts without a mask."""
+    alive: Callable[[State, Params], jax.Array] | None = None
+    """`(state, params)`: bool (A,), the agents that act in this state. One that does not has had its last reward: its
+    own episode has terminated, and what it does is ignored."""
     splits: Mapping[str, Params] = field(default_factory=dict)
     """Parameters by split name (`train`, `val`, `test`); a missing split means `default_params`."""
     num_cases: Callable[[Params], int | None] = lambda params: None
@@ -112,17 +116,15 @@ class Environment:
         """
         params = self.default_params if params is None else params
         key_step, key_reset = jax.random.split(key)
-        return self.step_or_restart(key_step, state, action, params, self.reset_env(key_reset, params))
-
-    def step_or_restart(
-        self, key_step: jax.Array, state: State, action: Any, params: Params, fresh: tuple[Any, State]
-    ) -> StepResult:
-        """`step` with the first observation and state of the next episode given: resets can be drawn ahead."""
-        final_obs, state_next, reward, terminated, truncated, info = self.step_env(key_step, state, action, params)
-        done = terminated | truncated
-        obs, state = jax.tree.map(lambda new, old: jnp.where(done, new, old), fresh, (final_obs, state_next))
+        final_obs, state, reward, terminated, truncated, info = self.step_env(key_step, state, action, params)
+        obs, state = restarted(terminated | truncated, self.reset_env(key_reset, params), (final_obs, state))
         return obs, state, reward, terminated, truncated, {**info, "final_observation": final_obs}
 
     def split_params(self, split: str) -> Params:
         """Parameters of a split; environments without splits use the same for all."""
         return self.splits.get(split, self.default_params)
+
+
+def restarted(done: jax.Array, fresh: tuple[Any, State], stepped: tuple[Any, State]) -> tuple[Any, State]:
+    """`(obs, state)` after a step: those of the next episode where this one is `done`."""
+    return jax.tree.map(lambda new, old: jnp.where(done, new, old), fresh, stepped)

@@ -66,10 +66,13 @@ def _check_types(env: Environment, params: Params, state: Any, obs: Any) -> None
     optional = {} if env.guided_action is None else {"guided_action": env.guided_action}
     for name, rule in {**optional, **env.rules}.items():
         chosen = jax.eval_shape(rule, jax.random.key(0), state, params)
-        assert chosen.shape == action.shape, f"{name}: wrong shape"
+        assert jax.tree.map(jnp.shape, chosen) == jax.tree.map(jnp.shape, action), f"{name}: wrong shape"
     if env.action_mask is not None:
         mask = jax.eval_shape(env.action_mask, state, params)
-        assert mask.dtype == bool, f"action_mask is {mask.dtype}, not boolean"
+        assert all(m.dtype == bool for m in jax.tree.leaves(mask)), f"action_mask is {mask}, not boolean"
+    if env.alive is not None:
+        alive = jax.eval_shape(env.alive, state, params)
+        assert (alive.shape, alive.dtype) == ((env.num_agents,), bool), f"alive is {alive}, not boolean per agent"
 
 
 def _check_episode(env: Environment, params: Params, obs: Any, state: Any, key: jax.Array, steps: int) -> None:

@@ -1,6 +1,6 @@
 """Action and observation spaces: shape, bounds, sampling and membership, nothing else."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,4 +38,19 @@ class Discrete(NamedTuple):
         return jnp.all((x >= 0) & (x < self.n))
 
 
-Space = Box | Discrete
+class Product(NamedTuple):
+    """Actions made of several parts, such as a choice and a power: a tuple with one element for each."""
+
+    parts: tuple[Box | Discrete, ...]
+
+    def sample(self, key: jax.Array) -> tuple[jax.Array, ...]:
+        keys = tuple(jax.random.split(key, len(self.parts)))
+        return tuple(part.sample(key) for part, key in zip(self.parts, keys, strict=True))
+
+    def contains(self, x: Any) -> jax.Array:
+        if not isinstance(x, tuple) or len(x) != len(self.parts):
+            return jnp.asarray(False)
+        return jnp.all(jnp.stack([part.contains(value) for part, value in zip(self.parts, x, strict=True)]))
+
+
+Space = Box | Discrete | Product

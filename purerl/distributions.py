@@ -7,6 +7,7 @@ bounds would lose it (and at the bounds be infinite). `sample_from` does the sam
 Leading axes are batch axes everywhere; `log_prob`, `entropy` and `kl` sum over the parts of one action.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -135,4 +136,40 @@ def _log_tanh_slope(u: jax.Array) -> jax.Array:
     return 2.0 * (float(np.log(2.0)) - u - jax.nn.softplus(-2.0 * u))
 
 
-Distribution = Categorical | Normal | SquashedNormal
+class Joint(NamedTuple):
+    """Independent parts of one action, each a distribution; raw actions, actions and noise are tuples."""
+
+    parts: tuple[Any, ...]
+
+    def sample(self, key: jax.Array) -> tuple[jax.Array, ...]:
+        keys = tuple(jax.random.split(key, len(self.parts)))
+        return tuple(part.sample(key) for part, key in zip(self.parts, keys, strict=True))
+
+    def sample_from(self, noise: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        return tuple(part.sample_from(n) for part, n in zip(self.parts, noise, strict=True))
+
+    def action(self, raw: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        return tuple(part.action(r) for part, r in zip(self.parts, raw, strict=True))
+
+    def mode(self) -> tuple[jax.Array, ...]:
+        return tuple(part.mode() for part in self.parts)
+
+    def log_prob(self, raw: tuple[jax.Array, ...]) -> jax.Array:
+        return _total(part.log_prob(r) for part, r in zip(self.parts, raw, strict=True))
+
+    def entropy(self) -> jax.Array:
+        return _total(part.entropy() for part in self.parts)
+
+    def kl(self, other: Any) -> jax.Array:
+        """KL(self || other) for an `other` of the same parts."""
+        return _total(part.kl(theirs) for part, theirs in zip(self.parts, other.parts, strict=True))
+
+
+def _total(values: Iterable[jax.Array]) -> jax.Array:
+    first, *rest = values
+    for value in rest:
+        first = first + value
+    return first
+
+
+Distribution = Categorical | Normal | SquashedNormal | Joint

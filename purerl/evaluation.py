@@ -75,7 +75,7 @@ def rollout_cases(
                 keys_by_case(key_env), state, action, params
             )
             scalars = {name: value for name, value in info.items() if jnp.ndim(value) == 1}
-            if action.size == num_cases:
+            if isinstance(action, jax.Array) and action.size == num_cases:
                 scalars.setdefault("action", action.reshape(num_cases))
             team_reward = jnp.where(active, reward.reshape(num_cases, -1).sum(axis=1), 0.0)
             step = {**scalars, "reward": team_reward, "active": active}

@@ -32,7 +32,7 @@ class LoadedPolicy(NamedTuple):
     """Without the batch axis."""
     action_low: Any
     action_high: Any
-    """Bounds of one action, None for discrete actions."""
+    """Bounds of one action, None unless all of it is continuous."""
     meta: dict[str, Any]
 
 
@@ -65,13 +65,14 @@ def load_policy(
         if not single:
             return algorithm.act(policy, carry, obs, mask, key, True)
         action, carry = algorithm.act(policy, carry, obs[:, None], None if mask is None else mask[:, None], key, True)
-        return action[:, 0], carry
+        return jax.tree.map(lambda x: x[:, 0], action), carry
 
     obs_shape = env.observation_space(env.default_params).shape
     space = env.action_space(env.default_params)
-    low, high = (getattr(space, name, None) for name in ("low", "high"))
-    if low is not None:
-        low, high = (np.broadcast_to(np.asarray(b, np.float32), space.shape)[0 if single else ...] for b in (low, high))
+    low = high = None
+    if isinstance(space, Box):
+        bounds = (space.low, space.high)
+        low, high = (np.broadcast_to(np.asarray(b, np.float32), space.shape)[0 if single else ...] for b in bounds)
     return LoadedPolicy(
         initial_carry=lambda batch: algorithm.initial_carry((batch,)),
         act=jax.jit(act),

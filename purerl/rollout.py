@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from envs_jax.base import Environment
+from envs_jax.base import Environment, restarted
 
 
 @struct.dataclass
@@ -22,6 +22,17 @@ class Worlds:
     """[B] sums over the unfinished episode: `return` and the environment's `episode_sums`."""
 
 
+class Facts(NamedTuple):
+    """What an environment tells of its state beside the observation; None where it has no such function."""
+
+    legal: Any = None
+    """Action mask, bool [B, A, n]."""
+    alive: Any = None
+    """Agents that act, bool [B, A]."""
+    global_state: Any = None
+    """[B, s]"""
+
+
 class Steps(NamedTuple):
     """Recorded steps, time first: [T, B, ...]."""
 
@@ -34,6 +45,10 @@ class Steps(NamedTuple):
     """Observation after the step, before a reset."""
     extra: Any
     """What the acting function returns beside the action."""
+    facts: Facts
+    """Before the step."""
+    final_facts: Facts
+    """After the step, before a reset."""
 
 
 class EpisodeSums(NamedTuple):
@@ -57,6 +72,15 @@ def start_worlds(env: Environment, params, key: jax.Array, num_envs: int, carry)
     obs, state = jax.vmap(env.reset_env, (0, None))(jax.random.split(key, num_envs), params)
     zeros = jnp.zeros((num_envs,))
     return Worlds(state, obs, carry, dict.fromkeys(("return", *env.episode_sums), zeros))
+
+
+def facts_of(env: Environment, params, state) -> Facts:
+    """Facts of B states."""
+
+    def ask(function):
+        return None if function is None else jax.vmap(function, (0, None))(state, params)
+
+    return Facts(ask(env.action_mask), ask(env.alive), ask(env.global_state))
 
 
 def collect(
@@ -83,14 +107,16 @@ def collect(
         noise, key_step, restart = inputs
         action, carry, extra = act(worlds, noise)
         fresh = restart if ahead else reset(restart, params)
-        obs, state, reward, terminated, truncated, info = jax.vmap(env.step_or_restart, (0, 0, 0, None, 0))(
-            key_step, worlds.state, action, params, fresh
+        final_obs, state_next, reward, terminated, truncated, info = jax.vmap(env.step_env, (0, 0, 0, None))(
+            key_step, worlds.state, action, params
         )
         done = terminated | truncated
+        obs, state = jax.vmap(restarted)(done, fresh, (final_obs, state_next))
+        before, after = facts_of(env, params, worlds.state), facts_of(env, params, state_next)
         gains = {"return": jnp.sum(reward, axis=1), **{name: info[source] for name, source in env.episode_sums.items()}}
         running = {name: total + gains[name] for name, total in worlds.running.items()}
         ended = {name: jnp.sum(jnp.where(done, total, 0.0)) for name, total in running.items()}
-        steps = Steps(worlds.obs, action, reward, terminated, truncated, info["final_observation"], extra)
+        steps = Steps(worlds.obs, action, reward, terminated, truncated, final_obs, extra, before, after)
         worlds = Worlds(
             state,
             obs,

@@ -1,12 +1,14 @@
-"""PPO (Schulman et al. 2017), feed-forward or recurrent, for discrete (masked) and continuous actions.
+"""PPO (Schulman et al. 2017), feed-forward or recurrent, for discrete (masked), continuous and mixed actions.
 
-Reading order: `Config`, `HParams`, `State`, the policy's outputs as a distribution, values, the loss, `make` (collect,
-advantages, epochs of minibatches).
+Reading order: `Config`, `HParams`, `Policy`, `Learner`, `State`, the loss, `make` (collect, then what one learner does
+with the roll-out: advantages, epochs of minibatches).
 
-Agents share one network: their axis is folded into the batch, which is IPPO with shared parameters. A recurrent policy
-trains on whole roll-outs: minibatches are made of environments, memories start from where the roll-out started and are
-emptied inside where an episode ended. Values of the step after are those of the true final observation, seen with the
-memory from before the reset, so a time limit is no end.
+Several agents are IPPO (de Witt et al. 2020) with one set of parameters, their axis folded into the batch, or with
+`shared_parameters: false` as many learners; `critic_input` other than `obs` makes it MAPPO (Yu et al. 2022). Steps of
+agents that no longer act count nowhere: not in the loss, the statistics or the entropy. A recurrent policy trains on
+whole roll-outs: minibatches are made of rows with all their steps, memories start from where the roll-out started and
+are emptied inside where an episode ended. Values of the step after are those of the true final observation, seen with
+the memory from before the reset, so a time limit is no end.
 
 Beyond the paper, each behind a key: value clipping, an entropy bonus with a schedule, a KL penalty with an adaptive
 coefficient (the paper's section 4), a stop of the epochs at a target KL, running normalisation of observations and of
@@ -18,19 +20,32 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import struct
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
-from envs_jax.spaces import Box, Discrete, Space
-from purerl import rollout, sharding
-from purerl.distributions import Categorical, Distribution, Normal, SquashedNormal, masked
-from purerl.networks import Core, Head, NetworkConfig, initial_carry
-from purerl.normalize import RunningStats, empty_stats, merge, scaled, standardised
+from purerl import policies, rollout, sharding
+from purerl.networks import NetworkConfig, initial_carry
+from purerl.normalize import RunningStats, empty_stats, merge, standardised
+from purerl.onpolicy import (
+    ActorCritic,
+    CriticInput,
+    Memory,
+    Team,
+    Trajectory,
+    critic_size,
+    memory_of,
+    minibatches,
+    relative_weight,
+    scaled_rewards,
+    trajectory_of,
+    values_along,
+    weighted_mean,
+)
 from purerl.optimizers import OptimizerName, Schedule, descend, make_optimizer
+from purerl.policies import Continuous
 from purerl.returns import generalised_advantages
 from purerl.types import Algorithm
 
@@ -62,18 +77,20 @@ class Config(BaseModel):
     optimizer: OptimizerName = "adam"
     adam_eps: float = Field(1e-5, gt=0)
     max_grad_norm: float = Field(0.5, gt=0)
-    policy: Literal["normal", "squashed"] = Field("normal", description="of continuous actions")
+    policy: Continuous = Field("normal", description="of continuous actions")
     initial_log_std: float = 0.0
     normalize_obs: bool = False
     normalize_reward: bool = Field(False, description="divide by the running std of the discounted return")
+    shared_parameters: bool = Field(True, description="false: every agent has networks of its own")
+    critic_input: CriticInput = Field("obs", description="what the critic sees; the global state makes it central")
     actor: NetworkConfig = TANH
     critic: NetworkConfig = TANH
 
     @model_validator(mode="after")
     def _consistent(self):
-        unit, what = (
-            (self.num_envs, "num_envs") if self.recurrent else (self.env_steps(), "num_envs * steps_per_update")
-        )
+        unit, what = self.num_envs, "num_envs"
+        if not self.recurrent:
+            unit, what = self.env_steps(), "num_envs * steps_per_update"
         if unit % self.minibatches:
             raise ValueError(f"minibatches {self.minibatches} must divide {what} = {unit}")
         if self.kl_target is not None and self.kl_coef == 0:
@@ -103,25 +120,32 @@ class HParams:
 
 
 class Policy(NamedTuple):
-    """All that acting needs."""
+    """All that acting needs; with independent parameters leaves have a leading agent axis."""
 
     actor: Any
     obs_stats: RunningStats
 
 
 @struct.dataclass
-class State:
+class Learner:
+    """What one set of parameters needs to learn from N rows; independent agents are stacked, [A, ...] leaves."""
+
     params: dict[str, Any]
     """`actor` and `critic`."""
     optimizer: Any
-    worlds: rollout.Worlds
     critic_carry: Any
-    """The critic's memory [B * A, ...] before the next step."""
+    """The critic's memory [N, ...] before the next step."""
     obs_stats: RunningStats
     return_stats: RunningStats
     running_return: jax.Array
-    """Discounted sums of rewards [B * A], for the scale of rewards."""
+    """Discounted sums of rewards [N], for the scale of rewards."""
     kl_coef: jax.Array
+
+
+@struct.dataclass
+class State:
+    learner: Learner
+    worlds: rollout.Worlds
     key: jax.Array
     updates: jax.Array
     """Update calls done."""
@@ -132,129 +156,57 @@ class Batch(NamedTuple):
     """What the loss reads. Feed-forward: rows [N, ...]. Recurrent: sequences [T, N, ...]."""
 
     obs: jax.Array
-    legal: jax.Array | None
-    raw_action: jax.Array
+    critic_obs: jax.Array
+    legal: Any
+    raw_action: Any
     old_outputs: Any
     old_log_prob: jax.Array
     old_value: jax.Array
     advantage: jax.Array
     target: jax.Array
-
-
-class Memory(NamedTuple):
-    """Where a recurrent minibatch starts, and where its episodes start anew."""
-
-    actor: Any
-    critic: Any
-    reset: jax.Array | None
-    """bool [T, N]: empty the memory before this step."""
-
-
-# Networks
-
-
-class Nets:
-    """Actor and critic as functions of (params, inputs). Sequences are [T, N, ...], N = environments * agents."""
-
-    def __init__(self, config: Config, obs_dim: int, space: Space):
-        self.config, self.obs_dim, self.space = config, obs_dim, space
-        self.out_dim = space.n if isinstance(space, Discrete) else int(space.shape[-1])
-        self.actor_core, self.actor_head = Core(config.actor), Head(config.actor, self.out_dim, out_scale=0.01)
-        self.critic_core, self.critic_head = Core(config.critic), Head(config.critic, 1)
-
-    def init(self, key) -> dict[str, Any]:
-        keys = jax.random.split(key, 4)
-        xs = jnp.zeros((1, 1, self.obs_dim))
-
-        def one(core, head, key_core, key_head):
-            params: Any = core.init(key_core, xs)
-            return {"core": params, "head": head.init(key_head, core.apply(params, xs))}
-
-        actor = one(self.actor_core, self.actor_head, keys[0], keys[1])
-        if isinstance(self.space, Box):
-            actor["log_std"] = jnp.full((self.out_dim,), self.config.initial_log_std)
-        return {"actor": actor, "critic": one(self.critic_core, self.critic_head, keys[2], keys[3])}
-
-    def outputs(self, params, xs, carry=None, reset=None):
-        """The actor's outputs for sequences, or for rows [N, d] of a feed-forward actor."""
-        features = self.actor_core.apply(params["core"], xs, carry, reset)
-        return self._with_spread(params, self.actor_head.apply(params["head"], features))
-
-    def outputs_step(self, params, carry, x):
-        step: Any = self.actor_core.apply(params["core"], carry, x, method="step")
-        return step[0], self._with_spread(params, self.actor_head.apply(params["head"], step[1]))
-
-    def value(self, params, xs, carry=None, reset=None):
-        features = self.critic_core.apply(params["core"], xs, carry, reset)
-        value: Any = self.critic_head.apply(params["head"], features)
-        return value[..., 0]
-
-    def value_step(self, params, carry, x):
-        step: Any = self.critic_core.apply(params["core"], carry, x, method="step")
-        value: Any = self.critic_head.apply(params["head"], step[1])
-        return step[0], value[..., 0]
-
-    def _with_spread(self, params, outputs):
-        if isinstance(self.space, Discrete):
-            return outputs
-        return outputs, jnp.broadcast_to(params["log_std"], outputs.shape)
-
-    def noise(self, key, leading: tuple[int, ...]):
-        """Random numbers that `sample_from` of this policy's distribution turns into actions."""
-        draw = jax.random.gumbel if isinstance(self.space, Discrete) else jax.random.normal
-        return draw(key, (*leading, self.out_dim))
-
-    def distribution(self, outputs, legal=None) -> Distribution:
-        if isinstance(self.space, Discrete):
-            return Categorical(masked(outputs, legal))
-        kind = SquashedNormal if self.config.policy == "squashed" else Normal
-        return kind(*outputs)
-
-
-def env_action(space: Space, action):
-    """Policy actions in units of the half range -> what the environment takes."""
-    if isinstance(space, Discrete):
-        return action
-    low, high = (np.broadcast_to(np.asarray(bound, np.float32), space.shape) for bound in (space.low, space.high))
-    return (low + high) / 2 + (high - low) / 2 * jnp.clip(action, -1.0, 1.0)
+    weight: jax.Array | None
+    """Relative weights with a mean of one in the minibatch; None: all count the same."""
 
 
 # Loss
 
 
-def loss(nets: Nets, params, batch: Batch, memory: Memory, h: HParams, entropy_coef, kl_coef):
+def loss(nets: ActorCritic, config: Config, params, batch: Batch, memory: Memory, h: HParams, entropy_coef, kl_coef):
     """Clipped surrogate, value error, entropy bonus and KL penalty, as means; and the numbers to watch."""
-    c = nets.config
     outputs = nets.outputs(params["actor"], batch.obs, memory.actor, memory.reset)
     dist = nets.distribution(outputs, batch.legal)
     log_ratio = dist.log_prob(batch.raw_action) - batch.old_log_prob
     ratio = jnp.exp(log_ratio)
     surrogate = jnp.minimum(ratio * batch.advantage, jnp.clip(ratio, 1 - h.clip, 1 + h.clip) * batch.advantage)
 
-    value = nets.value(params["critic"], batch.obs, memory.critic, memory.reset)
+    value = nets.value(params["critic"], batch.critic_obs, memory.critic, memory.reset)
     error = (value - batch.target) ** 2
-    if c.value_clip is not None:
-        near = batch.old_value + jnp.clip(value - batch.old_value, -c.value_clip, c.value_clip)
+    if config.value_clip is not None:
+        near = batch.old_value + jnp.clip(value - batch.old_value, -config.value_clip, config.value_clip)
         error = jnp.maximum(error, (near - batch.target) ** 2)
-    value_loss = 0.5 * jnp.mean(error)
 
-    policy_loss, entropy = -jnp.mean(surrogate), jnp.mean(dist.entropy())
+    def mean(x):
+        return weighted_mean(x, batch.weight)
+
+    value_loss, policy_loss, entropy = 0.5 * mean(error), -mean(surrogate), mean(dist.entropy())
     total = policy_loss + h.value_coef * value_loss - entropy_coef * entropy
-    if c.kl_coef > 0:
-        total = total + kl_coef * jnp.mean(nets.distribution(batch.old_outputs, batch.legal).kl(dist))
+    if config.kl_coef > 0:
+        total = total + kl_coef * mean(nets.distribution(batch.old_outputs, batch.legal).kl(dist))
     watched = {
         "policy_loss": policy_loss,
         "value_loss": value_loss,
         "entropy": entropy,
         # (ratio - 1) - log ratio: never negative, and far less noisy than -log ratio (Schulman's k3).
-        "approx_kl": jnp.mean(ratio - 1.0 - log_ratio),
-        "clip_fraction": jnp.mean(jnp.abs(ratio - 1.0) > h.clip),
+        "approx_kl": mean(ratio - 1.0 - log_ratio),
+        "clip_fraction": mean(jnp.where(jnp.abs(ratio - 1.0) > h.clip, 1.0, 0.0)),
     }
     return total, watched
 
 
-def standardised_advantage(advantage):
-    return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+def standardised_advantage(advantage, weight=None):
+    """Advantages with mean 0 and standard deviation 1; `weight` as in `Batch`."""
+    centred = advantage - weighted_mean(advantage, weight)
+    return centred / (jnp.sqrt(weighted_mean(centred**2, weight)) + 1e-8)
 
 
 def adapted_kl_coef(config: Config, coefficient, kl):
@@ -274,162 +226,109 @@ def hparams_of(config: Config) -> HParams:
 
 
 def make(config: Config, env: Environment, env_params=None) -> Algorithm:
-    """Bind PPO to an environment with a discrete or a bounded continuous action space.
+    """Bind PPO to an environment with discrete, bounded continuous or mixed actions.
 
     Raises:
-        ValueError: a continuous action space without bounds.
+        ValueError: a continuous action space without bounds, or a central critic without a global state.
     """
     env = with_agent_axis(env)
     env_params = env.default_params if env_params is None else env_params
     agents, obs_dim = env.observation_space(env_params).shape
     space = env.action_space(env_params)
-    if isinstance(space, Box) and not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-        raise ValueError(f"PPO needs a bounded action space, {env.name} has [{space.low}, {space.high}]")
-    nets = Nets(config, obs_dim, space)
+    policies.require_bounded(space, "PPO", env.name)
+    critic_dim = critic_size(env, env_params, config.critic_input)
+    nets = ActorCritic(config.actor, config.critic, space, obs_dim, critic_dim, config.policy, config.initial_log_std)
+    team = Team(agents, config.shared_parameters)
+    rows = team.rows(config.num_envs)
     optimizer = make_optimizer(config.optimizer, config.max_grad_norm, config.adam_eps)
-    rows = config.num_envs * agents
 
-    def seen(obs_stats: RunningStats, obs):
-        return standardised(obs_stats, obs) if config.normalize_obs else obs
+    # Acting
+
+    def outputs_step(policy: Policy, carry, obs):
+        if config.normalize_obs:
+            obs = standardised(policy.obs_stats, obs)
+        return team.step(nets.outputs_step, policy.actor, carry, obs)
 
     def act(policy: Policy, carry, obs, mask, key, greedy):
-        carry, outputs = nets.outputs_step(policy.actor, carry, seen(policy.obs_stats, obs))
+        carry, outputs = outputs_step(policy, carry, obs)
         dist = nets.distribution(outputs, mask)
         raw = dist.mode() if greedy else dist.sample(key)
-        return env_action(space, dist.action(raw)), carry
+        return policies.env_action(space, dist.action(raw)), carry
 
     def empty_memory(batch_shape):
         return initial_carry(config.actor, (*batch_shape, agents))
 
-    def init(key, hparams) -> State:
-        key_nets, key_worlds, key_run = jax.random.split(key, 3)
-        params = nets.init(key_nets)
-        zero = jnp.zeros((), jnp.int32)
-        return State(
+    def policy_of(state: State) -> Policy:
+        return Policy(state.learner.params["actor"], state.learner.obs_stats)
+
+    def draw_noise(key):
+        return policies.draw_noise(space, key, (config.num_envs, agents))
+
+    def explore(policy: Policy):
+        def choose(worlds, noise):
+            legal = rollout.facts_of(env, env_params, worlds.state).legal
+            carry, outputs = outputs_step(policy, worlds.carry, worlds.obs)
+            dist = nets.distribution(outputs, legal)
+            raw = dist.sample_from(noise)
+            return policies.env_action(space, dist.action(raw)), carry, (raw, outputs)
+
+        return choose
+
+    # Start
+
+    def first_learner(key, hparams: HParams) -> Learner:
+        params = nets.init(key)
+        return Learner(
             params=params,
             optimizer=optimizer.init(params),
-            worlds=rollout.start_worlds(env, env_params, key_worlds, config.num_envs, empty_memory((config.num_envs,))),
             critic_carry=initial_carry(config.critic, (rows,)),
             obs_stats=empty_stats((obs_dim,)),
             return_stats=empty_stats(()),
             running_return=jnp.zeros((rows,)),
             kl_coef=jnp.copy(hparams.kl_coef),
+        )
+
+    def init(key, hparams) -> State:
+        key_nets, key_worlds, key_run = jax.random.split(key, 3)
+        return State(
+            learner=team.learners(first_learner, shared_args=(1,))(team.split(key_nets), hparams),
+            worlds=rollout.start_worlds(env, env_params, key_worlds, config.num_envs, empty_memory((config.num_envs,))),
             key=key_run,
-            updates=zero,
+            updates=jnp.zeros((), jnp.int32),
             hparams=hparams,
         )
 
-    def draw_noise(key):
-        return nets.noise(key, (config.num_envs, agents))
+    # Learning
 
-    def explore(state: State):
-        def choose(worlds, noise):
-            legal = None if env.action_mask is None else jax.vmap(env.action_mask, (0, None))(worlds.state, env_params)
-            carry, outputs = nets.outputs_step(state.params["actor"], worlds.carry, seen(state.obs_stats, worlds.obs))
-            dist = nets.distribution(outputs, legal)
-            raw = dist.sample_from(noise)
-            return env_action(space, dist.action(raw)), carry, (raw, outputs, legal)
-
-        return choose
-
-    def fold(tree):
-        """[T, B, A, ...] -> [T, B * A, ...]: agents share the networks."""
-        return jax.tree.map(lambda x: x.reshape(x.shape[0], rows, *x.shape[3:]), tree)
-
-    def per_agent(flags):
-        """[T, B] -> [T, B * A]"""
-        return jnp.repeat(flags, agents, axis=1)
-
-    def values(params, carry, obs, final_obs, done):
-        """Values before and after every step [T, N], and the critic's memory for the next roll-out."""
-        if not config.critic.recurrent:
-            v = nets.value(params, jnp.stack([obs, final_obs]))
-            return v[0], v[1], carry
-
-        def body(carry, inputs):
-            x, x_final, done = inputs
-            carry, v = nets.value_step(params, carry, x)
-            _, v_after = nets.value_step(params, carry, x_final)
-            return jax.tree.map(lambda c: jnp.where(done[:, None], 0.0, c), carry), (v, v_after)
-
-        carry, (v_t, v_tp1) = jax.lax.scan(body, carry, (obs, final_obs, done))
-        return v_t, v_tp1, carry
-
-    def scaled_rewards(state: State, reward, done):
-        """Rewards in units of the running std of the discounted return, and the statistics."""
-        if not config.normalize_reward:
-            return reward, state.return_stats, state.running_return
-
-        def body(total, inputs):
-            r, end = inputs
-            total = total * state.hparams.gamma + r
-            return jnp.where(end, 0.0, total), total
-
-        running, totals = jax.lax.scan(body, state.running_return, (reward, done))
-        stats = merge(state.return_stats, totals)
-        return scaled(stats, reward), stats, running
-
-    def minibatches(key, data: Batch, memory: Memory):
-        """Shuffled `(data, memory)` of every gradient step, leaves [epochs * minibatches, ...].
-
-        Feed-forward minibatches are made of rows, recurrent ones of environments with all their steps. Everything is
-        gathered at once: many small gathers would cost more than the copies.
-        """
-        axis = 1 if config.recurrent else 0
-        count = data.target.shape[axis]
-        keys = jax.random.split(key, config.epochs)
-        order = jax.vmap(lambda k: jax.random.permutation(k, count))(keys).reshape(-1)
-
-        def dealt(x, axis):
-            x = jnp.take(x, order, axis=axis, mode="clip")
-            x = x.reshape(*x.shape[:axis], config.epochs * config.minibatches, -1, *x.shape[axis + 1 :])
-            return jnp.moveaxis(x, axis, 0)
-
-        actor, critic = jax.tree.map(lambda x: dealt(x, 0), (memory.actor, memory.critic))
-        reset = None if memory.reset is None else dealt(memory.reset, 1)
-        return jax.tree.map(lambda x: dealt(x, axis), data), Memory(actor, critic, reset)
-
-    def update(state: State):
-        h = state.hparams
-        key, key_collect, key_shuffle = jax.random.split(state.key, 3)
-        started = state.worlds.carry
-        worlds, steps, sums = rollout.collect(
-            env, env_params, state.worlds, explore(state), draw_noise, key_collect, config.steps_per_update
-        )
-        raw, outputs, legal = fold(steps.extra)
-        obs, final_obs, reward = fold((steps.obs, steps.final_obs, steps.reward))
-        terminated, truncated = per_agent(steps.terminated), per_agent(steps.truncated)
-        done = terminated | truncated
-        obs_stats = merge(state.obs_stats, obs) if config.normalize_obs else state.obs_stats
-        obs, final_obs = seen(state.obs_stats, obs), seen(state.obs_stats, final_obs)
-        reward, return_stats, running_return = scaled_rewards(state, reward, done)
-        v_t, v_tp1, critic_carry = values(state.params["critic"], state.critic_carry, obs, final_obs, done)
+    def learn(learner: Learner, steps: Trajectory, actor_carry, raw_obs, key, h: HParams, env_steps):
+        """One learner's update from its view of the roll-out; memories and observations as they were before it."""
+        reward, return_stats, running_return = steps.reward, learner.return_stats, learner.running_return
+        if config.normalize_reward:
+            reward, return_stats, running_return = scaled_rewards(steps, return_stats, running_return, h.gamma)
+        v_t, v_tp1, critic_carry = values_along(nets, learner.params["critic"], learner.critic_carry, steps)
         advantage = generalised_advantages(
-            reward, h.gamma * (1.0 - terminated), h.gae_lambda * (1.0 - truncated), v_t, v_tp1
+            reward, h.gamma * (1.0 - steps.terminated), h.gae_lambda * (1.0 - steps.truncated), v_t, v_tp1
         )
-        old_log_prob = nets.distribution(outputs, legal).log_prob(raw)
-        data = Batch(obs, legal, raw, outputs, old_log_prob, v_t, advantage, advantage + v_t)
-        reset = jnp.concatenate([jnp.zeros_like(done[:1]), done[:-1]]) if config.recurrent else None
-        memory = Memory(jax.tree.map(lambda x: x.reshape(rows, -1), started), state.critic_carry, reset)
+        old_log_prob = nets.distribution(steps.outputs, steps.legal).log_prob(steps.raw_action)
+        data = Batch(
+            steps.obs, steps.critic_obs, steps.legal, steps.raw_action, steps.outputs, old_log_prob, v_t, advantage,
+            advantage + v_t, steps.weight,
+        )  # fmt: skip
         if not config.recurrent:
             data = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), data)
-
-        env_steps = state.updates * config.env_steps()
+        memory = memory_of(steps, actor_carry, learner.critic_carry, config.recurrent)
         lr = h.lr * config.lr_schedule.factor(env_steps, config.total_env_steps)
         entropy_coef = h.entropy_coef * config.entropy_schedule.factor(env_steps, config.total_env_steps)
-        axis = 1 if config.recurrent else 0
 
         def step(carry, minibatch):
             params, opt, go_on = carry
             batch, start = minibatch
+            batch = batch._replace(weight=relative_weight(batch.weight))
             if config.normalize_advantage:
-                batch = batch._replace(advantage=standardised_advantage(batch.advantage))
-            batch = jax.tree.map(lambda x: sharding.own_share(x, axis), batch)
-            if start.reset is not None:
-                actor, critic = jax.tree.map(sharding.own_share, (start.actor, start.critic))
-                start = Memory(actor, critic, sharding.own_share(start.reset, 1))
+                batch = batch._replace(advantage=standardised_advantage(batch.advantage, batch.weight))
+            batch, start = own_rows(batch, start)
             (_, watched), gradient = jax.value_and_grad(
-                lambda p: loss(nets, p, batch, start, h, entropy_coef, state.kl_coef), has_aux=True
+                lambda p: loss(nets, config, p, batch, start, h, entropy_coef, learner.kl_coef), has_aux=True
             )(params)
             gradient, watched = sharding.mean_over_shares((gradient, watched))
             new = descend(optimizer, gradient, opt, params, lr)
@@ -439,33 +338,53 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
             return (*new, go_on), {**watched, "grad_norm": optax.tree.norm(gradient), "steps_taken": go_on}
 
         (params, opt, _), watched = jax.lax.scan(
-            step, (state.params, state.optimizer, jnp.array(True)), minibatches(key_shuffle, data, memory)
+            step,
+            (learner.params, learner.optimizer, jnp.array(True)),
+            minibatches(key, data, memory, config.epochs, config.minibatches),
         )
         metrics = {name: jnp.mean(value) for name, value in watched.items()}
-        metrics |= rollout.episode_means(sums)
         metrics["explained_variance"] = 1.0 - jnp.var(advantage) / (jnp.var(advantage + v_t) + 1e-8)
         metrics["value_mean"] = jnp.mean(v_t)
-        metrics["kl_coef"] = state.kl_coef
+        metrics["kl_coef"] = learner.kl_coef
         metrics["learning_rate_factor"] = lr / h.lr
         last_kl = jnp.mean(watched["approx_kl"][-config.minibatches :])
-        return State(
+        return Learner(
             params=params,
             optimizer=opt,
-            worlds=worlds,
             critic_carry=critic_carry,
-            obs_stats=obs_stats,
+            obs_stats=merge(learner.obs_stats, raw_obs, steps.weight) if config.normalize_obs else learner.obs_stats,
             return_stats=return_stats,
             running_return=running_return,
-            kl_coef=adapted_kl_coef(config, state.kl_coef, last_kl),
-            key=key,
-            updates=state.updates + 1,
-            hparams=h,
+            kl_coef=adapted_kl_coef(config, learner.kl_coef, last_kl),
         ), metrics
+
+    def own_rows(batch: Batch, start: Memory) -> tuple[Batch, Memory]:
+        """This device's share of a minibatch."""
+        batch = jax.tree.map(lambda x: sharding.own_share(x, 1 if config.recurrent else 0), batch)
+        actor, critic = jax.tree.map(sharding.own_share, (start.actor, start.critic))
+        reset = None if start.reset is None else sharding.own_share(start.reset, 1)
+        return batch, Memory(actor, critic, reset)
+
+    def update(state: State):
+        key, key_collect, key_learn = jax.random.split(state.key, 3)
+        started, policy = state.worlds.carry, policy_of(state)
+        worlds, steps, sums = rollout.collect(
+            env, env_params, state.worlds, explore(policy), draw_noise, key_collect, config.steps_per_update
+        )
+        stats = policy.obs_stats if config.normalize_obs else None
+        seen = trajectory_of(team, steps, stats, config.critic_input)
+        env_steps = state.updates * config.env_steps()
+        learner, metrics = team.learners(learn, shared_args=(5, 6))(
+            state.learner, seen, team.grouped(started, time=False), team.grouped(steps.obs), team.split(key_learn),
+            state.hparams, env_steps,
+        )  # fmt: skip
+        metrics = {name: jnp.mean(value) for name, value in metrics.items()} | rollout.episode_means(sums)
+        return State(learner, worlds, key, state.updates + 1, state.hparams), metrics
 
     return Algorithm(
         init=init,
         update=update,
-        policy=lambda state: Policy(state.params["actor"], state.obs_stats),
+        policy=policy_of,
         act=act,
         initial_carry=empty_memory,
         hparams=hparams_of(config),

@@ -10,6 +10,7 @@ from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete
 from purerl.algos import ppo
 from purerl.networks import NetworkConfig
+from purerl.onpolicy import ActorCritic
 
 GAMMA = 0.5
 PERCEPTRON = NetworkConfig(hidden_sizes=(16, 16), activation="tanh")
@@ -32,12 +33,12 @@ def trained(config: ppo.Config, env: Environment, probes: dict[str, Probe], upda
         def one(probe, key):
             algorithm = algorithm_of(probe)
             state = algorithm.init(key, algorithm.hparams)
-            return jax.lax.scan(lambda s, _: (algorithm.update(s)[0], None), state, length=updates)[0].params
+            return jax.lax.scan(lambda s, _: (algorithm.update(s)[0], None), state, length=updates)[0].learner.params
 
         return jax.vmap(one)(probes, keys)
 
     params = train(stacked(probes), jax.random.split(jax.random.key(0), len(probes)))
-    nets = ppo.Nets(config, 2, Box(-1.0, 1.0, (1, 1)))
+    nets = ActorCritic(config.actor, config.critic, Box(-1.0, 1.0, (1, 1)), obs_dim=2, critic_dim=2)
 
     def ask(name: str, obs):
         mine = jax.tree.map(lambda x: x[list(probes).index(name)], params)

@@ -10,6 +10,8 @@ from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete
 from purerl.algos import ppo
 from purerl.networks import NetworkConfig
+from purerl.onpolicy import ActorCritic, Memory
+from purerl.policies import Outputs, env_action
 
 LINEAR = NetworkConfig(hidden_sizes=())
 CONFIG = ppo.Config(actor=LINEAR, critic=LINEAR, num_envs=2, steps_per_update=8, minibatches=2, epochs=2)
@@ -23,16 +25,18 @@ def log_softmax(x):
 def linear_case(config: ppo.Config):
     """Nets without hidden layers, random parameters, five rows, and the numbers a loss is made of."""
     rng = np.random.default_rng(0)
-    nets = ppo.Nets(config, 2, Discrete(3, (1,)))
+    nets = ActorCritic(config.actor, config.critic, Discrete(3, (1,)), obs_dim=2, critic_dim=2)
     shapes = jax.eval_shape(nets.init, jax.random.key(0))
     params = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), jnp.float32), shapes)
     obs, old = rng.normal(size=(5, 2)), rng.normal(size=(5, 3))
     action = np.array([0, 2, 1, 0, 2])
     masked_old = log_softmax(np.where(LEGAL, old, -1e9))
+    rows = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (obs, old, masked_old[np.arange(5), action]))
+    old_value, advantage, target = (jnp.asarray(x, jnp.float32) for x in rng.normal(size=(3, 5)))
     batch = ppo.Batch(
-        *(jnp.asarray(x, jnp.float32) for x in (obs,)), jnp.asarray(LEGAL), jnp.asarray(action),
-        jnp.asarray(old, jnp.float32), jnp.asarray(masked_old[np.arange(5), action], jnp.float32),
-        *(jnp.asarray(x, jnp.float32) for x in rng.normal(size=(3, 5))),
+        obs=rows[0], critic_obs=rows[0], legal=jnp.asarray(LEGAL), raw_action=jnp.asarray(action),
+        old_outputs=Outputs(rows[1], None), old_log_prob=rows[2], old_value=old_value, advantage=advantage,
+        target=target, weight=None,
     )  # fmt: skip
     return nets, params, batch
 
@@ -48,7 +52,7 @@ def test_loss_row_by_row(value_clip, kl_coef):
     config = CONFIG.model_copy(update={"value_clip": value_clip, "kl_coef": kl_coef})
     nets, params, batch = linear_case(config)
     h = ppo.hparams_of(config)
-    total, watched = ppo.loss(nets, params, batch, ppo.Memory((), (), None), h, 0.05, kl_coef)
+    total, watched = ppo.loss(nets, config, params, batch, Memory((), (), None), h, 0.05, kl_coef)
 
     w, b = layer(params["actor"]["head"])
     wv, bv = layer(params["critic"]["head"])
@@ -56,7 +60,7 @@ def test_loss_row_by_row(value_clip, kl_coef):
     for i in range(5):
         x = np.asarray(batch.obs[i], np.float64)
         log_p = log_softmax(np.where(LEGAL[i], x @ w + b, -1e9))
-        log_q = log_softmax(np.where(LEGAL[i], np.asarray(batch.old_outputs[i], np.float64), -1e9))
+        log_q = log_softmax(np.where(LEGAL[i], np.asarray(batch.old_outputs.head[i], np.float64), -1e9))
         ratio = np.exp(log_p[batch.raw_action[i]] - log_q[batch.raw_action[i]])
         advantage = float(batch.advantage[i])
         policy_losses.append(-min(ratio * advantage, np.clip(ratio, 0.8, 1.2) * advantage))
@@ -87,7 +91,7 @@ def test_at_the_old_policy_the_gradient_is_the_policy_gradient():
     h = ppo.hparams_of(CONFIG.model_copy(update={"value_coef": 0.0}))
 
     def surrogate(actor):
-        return ppo.loss(nets, {**params, "actor": actor}, batch, ppo.Memory((), (), None), h, 0.0, 0.0)[0]
+        return ppo.loss(nets, CONFIG, {**params, "actor": actor}, batch, Memory((), (), None), h, 0.0, 0.0)[0]
 
     def plain(actor):
         dist = nets.distribution(nets.outputs(actor, batch.obs), batch.legal)
@@ -172,13 +176,13 @@ def test_an_update_changes_every_parameter_and_is_finite(kind):
     config, space = KINDS[kind]
     _, before, after, metrics = one_update(config, walk_world(space))
     assert all(np.isfinite(value) for value in jax.device_get(metrics).values())
-    for old, new in zip(jax.tree.leaves(before.params), jax.tree.leaves(after.params), strict=True):
+    for old, new in zip(jax.tree.leaves(before.learner.params), jax.tree.leaves(after.learner.params), strict=True):
         assert (np.asarray(old) != np.asarray(new)).any()
 
 
 def test_actions_are_in_units_of_the_half_range_and_stay_inside():
     raw = jnp.array([-5.0, -1.0, 0.0, 0.5, 1.0, 5.0])
-    np.testing.assert_allclose(ppo.env_action(Box(-2.0, 6.0, (6,)), raw), [-2, -2, 2, 4, 6, 6])
+    np.testing.assert_allclose(env_action(Box(-2.0, 6.0, (6,)), raw), [-2, -2, 2, 4, 6, 6])
 
 
 def test_beyond_the_target_kl_nothing_changes_any_more():
@@ -187,14 +191,14 @@ def test_beyond_the_target_kl_nothing_changes_any_more():
     once = config.model_copy(update={"epochs": 1, "target_kl": None})
     assert float(metrics["steps_taken"]) == pytest.approx(0.2)
     _, _, single, _ = one_update(once, walk_world())
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.params, single.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.learner.params, single.learner.params)
 
 
 def test_statistics_are_those_of_what_was_seen():
     config = CONFIG.model_copy(update={"normalize_obs": True})
     _, _, after, _ = one_update(config, walk_world())
-    assert float(after.obs_stats.count) == config.env_steps()
-    assert (np.asarray(after.obs_stats.variance) > 0).all()
+    assert float(after.learner.obs_stats.count) == config.env_steps()
+    assert (np.asarray(after.learner.obs_stats.variance) > 0).all()
 
 
 def test_the_memory_of_a_roll_out_gives_the_log_probabilities_of_acting():

@@ -1,0 +1,294 @@
+"""What on-policy algorithms share: actor and critic, roll-outs as training data, minibatches.
+
+Reading order: `Networks`, `ActorCritic` (networks as functions), `Team` (agents that share parameters or do not),
+`Trajectory` (a roll-out as the learner sees it), values along it, reward scale, minibatches.
+
+A learner sees N rows: with shared parameters these are environments times agents, because agents are folded into the
+batch. Independent agents are as many learners, each with its own parameters and one row per environment; `Team` maps
+over them, so nothing else needs to know.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from envs_jax.base import Environment
+from envs_jax.spaces import Space
+from purerl import policies, rollout
+from purerl.networks import Core, Head, NetworkConfig
+from purerl.normalize import RunningStats, merge, scaled, standardised
+from purerl.policies import Continuous, Outputs
+
+CriticInput = Literal["obs", "global_state", "global_state_and_obs"]
+"""`global_state` makes the critic central (MAPPO): one value for all agents; with `obs` beside it one for each."""
+
+
+class ActorCritic:
+    """Actor and critic as functions of (params, inputs). Sequences are [T, N, ...]; feed-forward rows [N, ...]."""
+
+    def __init__(
+        self,
+        actor: NetworkConfig,
+        critic: NetworkConfig,
+        space: Space,
+        obs_dim: int,
+        critic_dim: int,
+        continuous: Continuous = "normal",
+        initial_log_std: float = 0.0,
+    ):
+        self.space, self.obs_dim, self.critic_dim = space, obs_dim, critic_dim
+        self.continuous: Continuous = continuous
+        self.initial_log_std = initial_log_std
+        self.actor_core, self.actor_head = Core(actor), Head(actor, policies.output_size(space), out_scale=0.01)
+        self.critic_core, self.critic_head = Core(critic), Head(critic, 1)
+        self.recurrent_critic = critic.recurrent
+
+    def init(self, key) -> dict[str, Any]:
+        keys = jax.random.split(key, 4)
+
+        def one(core, head, dim, key_core, key_head):
+            xs = jnp.zeros((1, 1, dim))
+            params: Any = core.init(key_core, xs)
+            return {"core": params, "head": head.init(key_head, core.apply(params, xs))}
+
+        actor = one(self.actor_core, self.actor_head, self.obs_dim, keys[0], keys[1])
+        if spread := policies.continuous_size(self.space):
+            actor["log_std"] = jnp.full((spread,), self.initial_log_std)
+        critic = one(self.critic_core, self.critic_head, self.critic_dim, keys[2], keys[3])
+        return {"actor": actor, "critic": critic}
+
+    def outputs(self, params, xs, carry=None, reset=None) -> Outputs:
+        """The actor's outputs for sequences, or for rows of a feed-forward actor."""
+        features = self.actor_core.apply(params["core"], xs, carry, reset)
+        return self._with_spread(params, self.actor_head.apply(params["head"], features))
+
+    def outputs_step(self, params, carry, x) -> tuple[Any, Outputs]:
+        step: Any = self.actor_core.apply(params["core"], carry, x, method="step")
+        return step[0], self._with_spread(params, self.actor_head.apply(params["head"], step[1]))
+
+    def _with_spread(self, params, head) -> Outputs:
+        if "log_std" not in params:
+            return Outputs(head, None)
+        return Outputs(head, jnp.broadcast_to(params["log_std"], (*head.shape[:-1], *params["log_std"].shape)))
+
+    def distribution(self, outputs: Outputs, legal=None):
+        return policies.distribution(self.space, outputs, legal, self.continuous)
+
+    def value(self, params, xs, carry=None, reset=None):
+        features = self.critic_core.apply(params["core"], xs, carry, reset)
+        value: Any = self.critic_head.apply(params["head"], features)
+        return value[..., 0]
+
+    def value_step(self, params, carry, x):
+        step: Any = self.critic_core.apply(params["core"], carry, x, method="step")
+        value: Any = self.critic_head.apply(params["head"], step[1])
+        return step[0], value[..., 0]
+
+
+class Team(NamedTuple):
+    """How agents become rows of learners."""
+
+    agents: int
+    shared: bool
+    """One set of parameters for all agents; otherwise every leaf of a learner has a leading agent axis."""
+
+    def rows(self, num_envs: int) -> int:
+        """Rows of one learner."""
+        return num_envs * self.agents if self.shared else num_envs
+
+    def learners(self, function: Callable[..., Any], shared_args: tuple[int, ...] = ()) -> Callable[..., Any]:
+        """`function` of one learner's arguments for all learners; `shared_args`: positions without an agent axis."""
+        if self.shared:
+            return function
+
+        def lifted(*args):
+            axes = tuple(None if i in shared_args else 0 for i in range(len(args)))
+            return jax.vmap(function, axes)(*args)
+
+        return lifted
+
+    def split(self, key: jax.Array) -> jax.Array:
+        """A key for every learner."""
+        return key if self.shared else jax.random.split(key, self.agents)
+
+    def grouped(self, tree: Any, time: bool = True) -> Any:
+        """Leaves [T, B, A, ...] as one learner's [T, B * A, ...], or as [A, T, B, ...]; without `time` no T."""
+        axis = 1 if time else 0
+
+        def one(x):
+            if self.shared:
+                return x.reshape(*x.shape[:axis], x.shape[axis] * self.agents, *x.shape[axis + 2 :])
+            return jnp.moveaxis(x, axis + 1, 0)
+
+        return jax.tree.map(one, tree)
+
+    def step(self, function: Callable[..., Any], params: Any, carry: Any, obs: jax.Array) -> tuple[Any, Any]:
+        """`function(params, carry, obs)` of acting agents: leaves of carry, obs and results are [..., A, f]."""
+        if self.shared:
+            return function(params, carry, obs)
+        return jax.vmap(function, (0, -2, -2), -2)(params, carry, obs)
+
+
+class Trajectory(NamedTuple):
+    """A roll-out as one learner sees it, [T, N, ...]."""
+
+    obs: jax.Array
+    """What the actor saw, normalised."""
+    critic_obs: jax.Array
+    final_critic_obs: jax.Array
+    """After the step, before a reset."""
+    raw_action: Any
+    outputs: Outputs
+    """Of the policy that acted."""
+    legal: Any
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    """Both [T, N]: of the agent. One that stops acting while the others go on has terminated."""
+    episode_end: jax.Array
+    """[T, N] bool: of the environment, where memories start anew."""
+    weight: jax.Array | None
+    """[T, N]: one where the agent acted, zero where it did not; None: all act always."""
+
+
+def critic_size(env: Environment, env_params, critic_input: CriticInput) -> int:
+    """Inputs of the critic.
+
+    Raises:
+        ValueError: a central critic, and the environment has no global state.
+    """
+    obs_dim = env.observation_space(env_params).shape[-1]
+    if critic_input == "obs":
+        return obs_dim
+    if env.global_state is None:
+        raise ValueError(f"critic_input: {env.name} offers no global state; use obs")
+    shapes = jax.eval_shape(lambda key: env.reset_env(key, env_params)[1], jax.random.key(0))
+    size = jax.eval_shape(env.global_state, shapes, env_params).shape[-1]
+    return size + (obs_dim if critic_input == "global_state_and_obs" else 0)
+
+
+def trajectory_of(
+    team: Team, steps: rollout.Steps, obs_stats: RunningStats | None, critic_input: CriticInput
+) -> Trajectory:
+    """The learner's view of recorded steps whose `extra` is (raw action, outputs).
+
+    Args:
+        obs_stats: of the observations, as they were while acting; None: not normalised.
+    """
+    raw, outputs = steps.extra
+    agents = steps.obs.shape[2]
+    obs, final_obs = steps.obs, steps.final_obs
+    if obs_stats is not None:
+        obs, final_obs = standardised(obs_stats, obs), standardised(obs_stats, final_obs)
+
+    def seen_by_critic(obs, facts: rollout.Facts):
+        if critic_input == "obs":
+            return obs
+        state = jnp.broadcast_to(facts.global_state[:, :, None], (*obs.shape[:3], facts.global_state.shape[-1]))
+        return state if critic_input == "global_state" else jnp.concatenate([state, obs], axis=-1)
+
+    def per_agent(flags):
+        return jnp.broadcast_to(flags[:, :, None], (*flags.shape, agents))
+
+    terminated, truncated = per_agent(steps.terminated), per_agent(steps.truncated)
+    weight = steps.facts.alive
+    if weight is not None:
+        left = weight & ~steps.final_facts.alive
+        terminated, truncated = terminated | left, truncated & ~left
+        weight = weight.astype(steps.reward.dtype)
+    end = per_agent(steps.terminated | steps.truncated)
+    return team.grouped(
+        Trajectory(
+            obs,
+            seen_by_critic(obs, steps.facts),
+            seen_by_critic(final_obs, steps.final_facts),
+            raw,
+            outputs,
+            steps.facts.legal,
+            steps.reward,
+            terminated,
+            truncated,
+            end,
+            weight,
+        )
+    )
+
+
+def values_along(nets: ActorCritic, params, carry, steps: Trajectory):
+    """Values before and after every step [T, N], and the critic's memory for the next roll-out.
+
+    A recurrent critic values the final observation with the memory from before the reset.
+    """
+    if not nets.recurrent_critic:
+        v = nets.value(params, jnp.stack([steps.critic_obs, steps.final_critic_obs]))
+        return v[0], v[1], carry
+
+    def body(carry, inputs):
+        x, x_final, done = inputs
+        carry, v = nets.value_step(params, carry, x)
+        _, v_after = nets.value_step(params, carry, x_final)
+        return jax.tree.map(lambda c: jnp.where(done[:, None], 0.0, c), carry), (v, v_after)
+
+    carry, (v_t, v_tp1) = jax.lax.scan(body, carry, (steps.critic_obs, steps.final_critic_obs, steps.episode_end))
+    return v_t, v_tp1, carry
+
+
+def scaled_rewards(steps: Trajectory, stats: RunningStats, running_return, gamma):
+    """Rewards in units of the running std of the discounted return; the statistics and the running returns [N]."""
+
+    def body(total, inputs):
+        r, end = inputs
+        total = total * gamma + r
+        return jnp.where(end, 0.0, total), total
+
+    running_return, totals = jax.lax.scan(body, running_return, (steps.reward, steps.terminated | steps.truncated))
+    stats = merge(stats, totals, steps.weight)
+    return scaled(stats, steps.reward), stats, running_return
+
+
+class Memory(NamedTuple):
+    """Where a recurrent minibatch starts, and where its episodes start anew."""
+
+    actor: Any
+    critic: Any
+    reset: jax.Array | None
+    """bool [T, N]: empty the memory before this step."""
+
+
+def memory_of(steps: Trajectory, actor_carry, critic_carry, recurrent: bool) -> Memory:
+    """Memories before the first step [N, ...]."""
+    end = steps.episode_end
+    reset = jnp.concatenate([jnp.zeros_like(end[:1]), end[:-1]]) if recurrent else None
+    return Memory(actor_carry, critic_carry, reset)
+
+
+def minibatches(key, data: Any, memory: Memory, epochs: int, count: int):
+    """Shuffled `(data, memory)` of every gradient step, leaves [epochs * count, ...].
+
+    Feed-forward minibatches are made of rows (leaves of `data` [N, ...]), recurrent ones of whole sequences (leaves
+    [T, N, ...]). Everything is gathered at once: many small gathers would cost more than the copies.
+    """
+    axis = 0 if memory.reset is None else 1
+    size = jax.tree.leaves(data)[0].shape[axis]
+    order = jax.vmap(lambda k: jax.random.permutation(k, size))(jax.random.split(key, epochs)).reshape(-1)
+
+    def dealt(x, axis):
+        x = jnp.take(x, order, axis=axis, mode="clip")
+        x = x.reshape(*x.shape[:axis], epochs * count, -1, *x.shape[axis + 1 :])
+        return jnp.moveaxis(x, axis, 0)
+
+    actor, critic = jax.tree.map(lambda x: dealt(x, 0), (memory.actor, memory.critic))
+    reset = None if memory.reset is None else dealt(memory.reset, 1)
+    return jax.tree.map(lambda x: dealt(x, axis), data), Memory(actor, critic, reset)
+
+
+def weighted_mean(x: jax.Array, weight: jax.Array | None) -> jax.Array:
+    """Mean of `x`; weights have a mean of one (`relative_weight`), so that shares of a batch add up."""
+    return jnp.mean(x if weight is None else weight * x)
+
+
+def relative_weight(weight: jax.Array | None) -> jax.Array | None:
+    """Weights with a mean of one over the whole minibatch; all zero where nobody acts."""
+    return None if weight is None else weight / jnp.maximum(jnp.mean(weight), 1e-8)

@@ -1,0 +1,104 @@
+"""Stochastic policies: from an actor network's outputs to a distribution, and from its actions to the environment's.
+
+Reading order: sizes, noise, the distribution of an action space, actions in the environment's units. A mixed space
+(`Product`) is the product of its parts: one network gives all their parameters, side by side.
+"""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs_jax.spaces import Box, Discrete, Product, Space
+from purerl.distributions import Categorical, Distribution, Joint, Normal, SquashedNormal, masked
+
+Continuous = Literal["normal", "squashed"]
+"""Policy of continuous parts: a normal whose actions are clipped to the bounds, or tanh of a normal."""
+
+
+class Outputs(NamedTuple):
+    """Parameters of a policy's distribution."""
+
+    head: jax.Array
+    """[..., output_size]: logits of discrete parts and means of continuous ones, side by side."""
+    log_std: jax.Array | None
+    """[..., continuous_size], None where no part is continuous."""
+
+
+def parts_of(space: Space) -> tuple[Box | Discrete, ...]:
+    return space.parts if isinstance(space, Product) else (space,)
+
+
+def _size(part: Box | Discrete) -> int:
+    return part.n if isinstance(part, Discrete) else int(part.shape[-1])
+
+
+def output_size(space: Space) -> int:
+    """Outputs of an actor's head: a logit for every choice, a mean for every continuous component."""
+    return sum(_size(part) for part in parts_of(space))
+
+
+def continuous_size(space: Space) -> int:
+    """Continuous components of an action."""
+    return sum(_size(part) for part in parts_of(space) if isinstance(part, Box))
+
+
+def require_bounded(space: Space, algorithm: str, env_name: str) -> None:
+    """
+    Raises:
+        ValueError: a continuous part without finite bounds.
+    """
+    for part in parts_of(space):
+        if isinstance(part, Box) and not (np.isfinite(part.low).all() and np.isfinite(part.high).all()):
+            raise ValueError(f"{algorithm} needs a bounded action space, {env_name} has [{part.low}, {part.high}]")
+
+
+def draw_noise(space: Space, key: jax.Array, leading: tuple[int, ...]) -> Any:
+    """Random numbers that `sample_from` of this space's distribution turns into actions with these leading axes."""
+
+    def of_part(part: Box | Discrete, key: jax.Array) -> jax.Array:
+        draw = jax.random.gumbel if isinstance(part, Discrete) else jax.random.normal
+        return draw(key, (*leading, _size(part)))
+
+    if not isinstance(space, Product):
+        return of_part(space, key)
+    keys = tuple(jax.random.split(key, len(space.parts)))
+    return tuple(of_part(part, key) for part, key in zip(space.parts, keys, strict=True))
+
+
+def distribution(space: Space, outputs: Outputs, legal: Any = None, continuous: Continuous = "normal") -> Distribution:
+    """The policy's distribution over raw actions.
+
+    Args:
+        legal: bool [..., n], for a mixed space a tuple with one such array or None for every part; None: all legal.
+    """
+    if not isinstance(space, Product):
+        return _of_part(space, outputs.head, outputs.log_std, legal, continuous)
+    legal = (None,) * len(space.parts) if legal is None else legal
+    parts, at, at_std = [], 0, 0
+    for part, may in zip(space.parts, legal, strict=True):
+        size, log_std = _size(part), None
+        if isinstance(part, Box):
+            assert outputs.log_std is not None
+            log_std = outputs.log_std[..., at_std : at_std + size]
+            at_std += size
+        parts.append(_of_part(part, outputs.head[..., at : at + size], log_std, may, continuous))
+        at += size
+    return Joint(tuple(parts))
+
+
+def _of_part(part: Box | Discrete, head: jax.Array, log_std: Any, legal: Any, continuous: Continuous) -> Distribution:
+    if isinstance(part, Discrete):
+        return Categorical(masked(head, legal))
+    return SquashedNormal(head, log_std) if continuous == "squashed" else Normal(head, log_std)
+
+
+def env_action(space: Space, action: Any) -> Any:
+    """A distribution's actions as the environment takes them: continuous parts are in units of the half range."""
+    if isinstance(space, Product):
+        return tuple(env_action(part, a) for part, a in zip(space.parts, action, strict=True))
+    if isinstance(space, Discrete):
+        return action
+    low, high = (np.broadcast_to(np.asarray(bound, np.float32), space.shape) for bound in (space.low, space.high))
+    return (low + high) / 2 + (high - low) / 2 * jnp.clip(action, -1.0, 1.0)
