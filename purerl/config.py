@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import envs_jax
 
 ALGORITHMS: dict[str, str] = {
+    "bc": "purerl.algos.bc",
+    "cql": "purerl.algos.cql",
     "ppo": "purerl.algos.ppo",
     "td3": "purerl.algos.td3",
 }

@@ -6,7 +6,7 @@ length an item is a whole episode of T steps; otherwise T is 1 and the transitio
     obs         float32 [T + 1, N, A, d]   observations before every step and after the last, never that of a reset
     action      float32 [T, N, A, k]       as the environment takes them; discrete: int32 [T, N, A]
     reward      float32 [T, N, A]
-    terminated  bool    [T, N]             the episode ended: no value follows
+    terminated  bool    [T, N, A]          no value follows: the episode ended, or the agent left play
     truncated   bool    [T, N]             the episode was cut off: the last observation has a value
     legal       bool    [T + 1, N, A, n]   legal actions at every observation; only where there are action masks
     alive       bool    [T, N, A]          agents in play before every step; absent: all are
@@ -25,7 +25,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from envs_jax.base import Environment
-from envs_jax.spaces import Discrete
+from envs_jax.spaces import Box, Discrete, Product
 from purerl.buffers import Ring, Sequences
 from purerl.config import ConfigError
 
@@ -174,7 +174,7 @@ def _check(path: Path, data: Dataset) -> None:
         "obs": ((steps + 1, items, agents, world.observation_size), "f"),
         "action": ((steps, items, agents, *each), "f" if choices is None else "iu"),
         "reward": ((steps, items, agents), "f"),
-        "terminated": ((steps, items), "b"),
+        "terminated": ((steps, items, agents), "b"),
         "truncated": ((steps, items), "b"),
         "legal": ((steps + 1, items, agents, choices or 0), "b"),
         "alive": ((steps, items, agents), "b"),
@@ -199,21 +199,25 @@ def _check(path: Path, data: Dataset) -> None:
 
 
 def world_of(env: Environment, params: Any) -> World:
-    """`env` with an agent axis."""
+    """`env` with an agent axis.
+
+    Raises:
+        ConfigError: actions of several parts.
+    """
     agents, size = env.observation_space(params).shape
-    space = env.action_space(params)
-    choices = space.n if isinstance(space, Discrete) else None
-    low, high = (
-        None if isinstance(space, Discrete) else np.broadcast_to(np.asarray(b, np.float32), space.shape)[0].tolist()
-        for b in (getattr(space, "low", None), getattr(space, "high", None))
-    )
+    space, low, high = env.action_space(params), None, None
+    if isinstance(space, Product):
+        raise ConfigError(f"{env.name}: recorded data hold one kind of action, not a combination of several")
+    if isinstance(space, Box):
+        bounds = (np.asarray(bound, np.float32) for bound in (space.low, space.high))
+        low, high = (np.broadcast_to(bound, space.shape)[0].tolist() for bound in bounds)
     # As JSON gives it back.
     calibration = None if env.calibration is None else json.loads(json.dumps(dict(env.calibration)))
     return World(
         name=env.name,
         observation_size=size,
         num_agents=agents,
-        choices=choices,
+        choices=space.n if isinstance(space, Discrete) else None,
         action_low=low,
         action_high=high,
         calibration=calibration,

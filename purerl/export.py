@@ -51,6 +51,7 @@ def load_policy(
     import jax
     import numpy as np
 
+    from envs_jax.spaces import Box
     from purerl import evaluation
 
     run_dir = Path(run_dir)

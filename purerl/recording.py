@@ -1,9 +1,8 @@
 """Playing behaviours on the device and keeping their steps as a dataset.
 
-Reading order: what a behaviour does (`Player`), observing action masks, playing, episodes from steps, `record`.
+Reading order: what a behaviour does (`Player`), playing, episodes from steps, `record`.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -14,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.base import Environment
-from envs_jax.spaces import Discrete
 from purerl import evaluation, rollout
+from purerl.actions import Choices, actions_of
 from purerl.config import ConfigError
 from purerl.dataset import Dataset, Metadata, Played, require_same, world_of
+from purerl.offpolicy import own_ends
 
 STEPS_PER_CALL = 256
 """Steps of one compiled call where episodes have no fixed length."""
@@ -45,53 +45,39 @@ class Player(NamedTuple):
 
 
 def make_player(chosen: Behaviour, env: Environment, params: Any, num_envs: int) -> Player:
-    """The behaviour in `env`, which has an agent axis; worlds show what `observing_legality` shows.
+    """The behaviour in `env`, which has an agent axis.
 
     Raises:
-        ConfigError: an unknown behaviour, a run of another world, or randomness in an unbounded range.
+        ConfigError: an unknown behaviour, or a run of another world.
     """
-    random, draw_random = _random_actions(env, params, num_envs, needed=chosen.name == "random" or chosen.noise > 0)
+    actions = actions_of(env, params)
+    leading = (num_envs, world_of(env, params).num_agents)
+
+    def random(worlds, drawn):
+        return actions.uniform(drawn, rollout.facts_of(env, params, worlds.state).legal)
+
+    def draw_random(key):
+        return actions.draw_uniform(key, leading)
+
     if chosen.name == "random":
         return Player(lambda worlds, drawn: (random(worlds, drawn), worlds.carry, None), draw_random, ())
     policy, draw_policy, memory = _policy_of(chosen.name, env, params, num_envs)
-    space = env.action_space(params)
-    shape = (num_envs, *space.shape)
 
     def draw(key):
         key_policy, key_noise, key_chance = jax.random.split(key, 3)
-        drawn = draw_policy(key_policy)
-        if isinstance(space, Discrete):
-            return drawn, draw_random(key_noise), jax.random.uniform(key_chance, shape)
-        return drawn, jax.random.normal(key_noise, shape), None
+        if isinstance(actions, Choices):
+            return draw_policy(key_policy), (draw_random(key_noise), jax.random.uniform(key_chance, leading))
+        return draw_policy(key_policy), jax.random.normal(key_noise, (*leading, actions.dim))
 
     def act(worlds, drawn):
-        for_policy, noise, chance = drawn
+        for_policy, noise = drawn
         action, carry = policy(worlds, for_policy)
-        if isinstance(space, Discrete):
-            return jnp.where(chance < chosen.noise, random(worlds, noise), action), carry, None
-        largest = np.maximum(np.abs(space.low), np.abs(space.high))
-        # Without noise nothing is added, also where the range has no bounds to measure noise by.
-        action = action + chosen.noise * largest * noise if chosen.noise else action
-        return jnp.clip(action, space.low, space.high), carry, None
+        if isinstance(actions, Choices):
+            for_random, chance = noise
+            return jnp.where(chance < chosen.noise, random(worlds, for_random), action), carry, None
+        return actions.clip(action / actions.unit + chosen.noise * noise) * actions.unit, carry, None
 
     return Player(act, draw, memory)
-
-
-def _random_actions(env: Environment, params: Any, num_envs: int, needed: bool) -> tuple[Any, rollout.Draw]:
-    """`(worlds, drawn) -> action` uniform over legal actions or the range, and what draws for it."""
-    space, size = env.action_space(params), env.observation_space(params).shape[1]
-    shape = (num_envs, *space.shape)
-    if isinstance(space, Discrete):
-
-        def choose(worlds, gumbel):
-            legal = worlds.obs[..., size:] > 0.5 if env.action_mask is not None else True
-            return jnp.argmax(jnp.where(legal, gumbel, -jnp.inf), axis=-1).astype(jnp.int32)
-
-        return choose, lambda key: jax.random.gumbel(key, (*shape, space.n))
-    if needed and not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-        raise ConfigError(f"random actions need a bounded action space; {env.name} has [{space.low}, {space.high}]")
-    uniform = lambda key: jax.random.uniform(key, shape, minval=space.low, maxval=space.high)  # noqa: E731
-    return lambda worlds, drawn: drawn, uniform
 
 
 def _policy_of(name: str, env: Environment, params: Any, num_envs: int) -> tuple[Callable, rollout.Draw, Any]:
@@ -106,36 +92,12 @@ def _policy_of(name: str, env: Environment, params: Any, num_envs: int) -> tuple
     run = evaluation.open_run(run_dir)
     require_same(run_dir, world_of(run.env, run.env.default_params), world_of(env, params))
     policy, _ = evaluation.pick_seed(run, *evaluation.read_policy(run_dir, run, "best"))
-    size = env.observation_space(params).shape[1]
 
     def by_run(worlds, key):
-        legal = worlds.obs[..., size:] > 0.5 if env.action_mask is not None else None
-        return run.algorithm.act(policy, worlds.carry, worlds.obs[..., :size], legal, key, True)
+        legal = rollout.facts_of(env, params, worlds.state).legal
+        return run.algorithm.act(policy, worlds.carry, worlds.obs, legal, key, True)
 
     return by_run, lambda key: key, run.algorithm.initial_carry((num_envs,))
-
-
-def observing_legality(env: Environment) -> Environment:
-    """`env` (with an agent axis) whose observations end with the action mask as ones and zeros, where it has one.
-
-    A roll-out of it records the legal actions before every step and, in final observations, before every reset.
-    """
-    mask = env.action_mask
-    if mask is None:
-        return env
-
-    def with_mask(obs, state, params):
-        return jnp.concatenate([obs, mask(state, params).astype(obs.dtype)], axis=-1)
-
-    def reset_env(key, params):
-        obs, state = env.reset_env(key, params)
-        return with_mask(obs, state, params), state
-
-    def step_env(key, state, action, params):
-        obs, state, *rest = env.step_env(key, state, action, params)
-        return (with_mask(obs, state, params), state, *rest)
-
-    return dataclasses.replace(env, reset_env=reset_env, step_env=step_env)
 
 
 # Playing
@@ -158,18 +120,15 @@ def episodes_each(behaviours: Sequence[Behaviour], episodes: int) -> list[int]:
 def play(env: Environment, params: Any, player: Player, key: jax.Array, quota: np.ndarray) -> rollout.Steps:
     """Steps [T, B, ...] on the host in which environment number b ends at least `quota[b]` episodes."""
     num_envs, num_steps = len(quota), env.episode_length or min(env.max_episode_length, STEPS_PER_CALL)
-    observed = observing_legality(env)
 
     @jax.jit
     def start(key):
-        return rollout.start_worlds(observed, params, key, num_envs, player.memory)
+        return rollout.start_worlds(env, params, key, num_envs, player.memory)
 
     @jax.jit
     def advance(worlds, key):
         key, key_steps = jax.random.split(key)
-        worlds, steps, _ = rollout.collect(
-            observed, params, worlds, player.act, player.draw, key_steps, num_steps
-        )  # fmt: skip
+        worlds, steps, _ = rollout.collect(env, params, worlds, player.act, player.draw, key_steps, num_steps)
         return worlds, steps, key
 
     key_start, key = jax.random.split(key)
@@ -181,7 +140,7 @@ def play(env: Environment, params: Any, player: Player, key: jax.Array, quota: n
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
 
-def whole_episodes(steps: rollout.Steps, quota: np.ndarray, episode_length: int | None) -> dict[str, np.ndarray]:
+def whole_episodes(steps: rollout.Steps, quota: np.ndarray, episode_length: int | None) -> dict[str, Any]:
     """The first `quota[b]` episodes of every environment as items of a dataset.
 
     A fixed number per environment: to stop all at one time would prefer short episodes.
@@ -189,7 +148,7 @@ def whole_episodes(steps: rollout.Steps, quota: np.ndarray, episode_length: int 
     Returns:
         Arrays by the names of `Dataset`: items of `episode_length` steps, or of one where that is None.
     """
-    done = steps.terminated | steps.truncated
+    ended, done = np.asarray(own_ends(steps)[0]), steps.terminated | steps.truncated
     wanted = np.swapaxes(np.cumsum(done, axis=0) - done < quota, 0, 1)
 
     def items(x):
@@ -200,12 +159,18 @@ def whole_episodes(steps: rollout.Steps, quota: np.ndarray, episode_length: int 
         episodes = by_env.reshape(-1, episode_length, *x.shape[2:])
         return np.swapaxes(episodes[wanted.reshape(-1, episode_length)[:, 0]], 0, 1)
 
+    def with_last(before, after):
+        return None if before is None else np.concatenate([items(before), items(after)[-1:]])
+
+    alive = steps.facts.alive
     return {
-        "obs": np.concatenate([items(steps.obs), items(steps.final_obs)[-1:]]),
+        "obs": with_last(steps.obs, steps.final_obs),
         "action": items(steps.action),
         "reward": items(steps.reward),
-        "terminated": items(steps.terminated),
+        "terminated": items(ended),
         "truncated": items(steps.truncated),
+        "legal": with_last(steps.facts.legal, steps.final_facts.legal),
+        "alive": None if alive is None else items(alive),
     }
 
 
@@ -239,13 +204,12 @@ def record(
                 behaviour=chosen.name,
                 noise=chosen.noise,
                 episodes=count,
-                steps=part["terminated"].size,
+                steps=part["truncated"].size,
                 mean_return=mean_return,
             )
         )
         parts.append(part)
-    arrays = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
-    arrays["obs"], legal = np.split(arrays["obs"], [env.observation_space(params).shape[1]], axis=-1)
+    arrays = jax.tree.map(lambda *part: np.concatenate(part, axis=1), *parts)
     metadata = Metadata(
         world=world_of(env, params),
         settings=settings,
@@ -254,4 +218,4 @@ def record(
         episodes=episodes,
         versions={package: version(package) for package in ("purerl", "jax", "numpy")},
     )
-    return Dataset(**arrays, legal=legal > 0.5 if env.action_mask else None, alive=None, metadata=metadata)
+    return Dataset(**arrays, metadata=metadata)

@@ -355,7 +355,7 @@ class _Session:
         with self._timed("compile_s"):
             chunk = self.program.chunk(self.state)
         done = self.memory.epoch
-        log = logging.open_logs(self.run_dir, self.config, done, self._env_steps(done))
+        log = logging.open_logs(self.run_dir, self.config, done, self._clock(done))
         display = logging.open_display(self.config, self.plan.epochs, done)
         try:
             while self.memory.epoch < self.plan.epochs and not self._early_stop() and not stop_requested():
@@ -421,6 +421,12 @@ class _Session:
             env_steps_per_update=a.env_steps_per_update,
             gradient_steps_per_update=a.gradient_steps_per_update,
         )
+
+    def _clock(self, epoch: int) -> int:
+        """`logging.Epoch.clock` after an epoch."""
+        if self.algorithm.env_steps_per_update:
+            return self._env_steps(epoch)
+        return epoch * self.plan.updates_per_epoch * self.algorithm.gradient_steps_per_update
 
     def _env_steps(self, epoch: int) -> int:
         updates = epoch * self.plan.updates_per_epoch

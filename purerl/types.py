@@ -32,6 +32,7 @@ class Algorithm(NamedTuple):
     hparams: HParams
     """The configuration's numbers that may be traced and swept: a dataclass of scalars."""
     env_steps_per_update: int
+    """0 where updates learn from recorded data alone: curves are then drawn over gradient steps."""
     gradient_steps_per_update: int
     warmup_env_steps: int
     """Environment steps that `init` takes."""
