@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.base import Environment
-from envs_jax.spaces import Box
+from envs_jax.spaces import Box, Discrete
+from purerl.distributions import Categorical, masked
 
 SATURATED = 0.95
 """Share of the half range from which an action counts as saturated."""
@@ -23,7 +24,25 @@ class Actions(NamedTuple):
 
     @property
     def dim(self) -> int:
+        """Numbers that describe an action to a critic."""
         return self.low.size
+
+    def stored(self, action):
+        """The environment's action -> what the replay keeps: units."""
+        return action / self.unit
+
+    def features(self, stored):
+        """What critics read of a stored action [..., dim]."""
+        return stored
+
+    def draw_uniform(self, key, leading: tuple[int, ...]):
+        """Random numbers for `uniform`."""
+        return jax.random.uniform(key, (*leading, self.dim), minval=self.low, maxval=self.high)
+
+    def uniform(self, drawn, legal=None):
+        """A uniform action of the environment."""
+        del legal
+        return drawn * self.unit
 
     def squash(self, x):
         """Pre-squash network output -> action in units."""
@@ -36,6 +55,39 @@ class Actions(NamedTuple):
 
     def saturated(self, action):
         return jnp.abs(2 * (action - self.low) / (self.high - self.low) - 1) > SATURATED
+
+
+class Choices(NamedTuple):
+    """One of n actions; critics read it as a one-hot row."""
+
+    n: int
+
+    @property
+    def dim(self) -> int:
+        return self.n
+
+    def stored(self, action):
+        return action
+
+    def features(self, stored):
+        return jax.nn.one_hot(stored, self.n)
+
+    def draw_uniform(self, key, leading: tuple[int, ...]):
+        return jax.random.gumbel(key, (*leading, self.n))
+
+    def uniform(self, drawn, legal=None):
+        """A uniform action among the legal ones, bool [..., n]; None: among all."""
+        return Categorical(masked(jnp.zeros_like(drawn), legal)).sample_from(drawn)
+
+
+def actions_of(env: Environment, env_params) -> Actions | Choices:
+    """The actions of an environment (with an agent axis) for policies over a range or over choices.
+
+    Raises:
+        ValueError: neither a choice nor a range with bounds.
+    """
+    space = env.action_space(env_params)
+    return Choices(space.n) if isinstance(space, Discrete) else action_range(env, env_params)
 
 
 def action_range(env: Environment, env_params, output_activation: str = "tanh") -> Actions:

@@ -22,11 +22,13 @@ class Sequences:
     reward: jax.Array
     """[T, N, ...]"""
     terminated: jax.Array
-    """[T, N] bool: no value follows. Truncated steps are not marked: their successor has a value."""
+    """[T, N] or [T, N, ...] bool: no value follows. Truncated steps are not marked: their successor has a value."""
     legal: jax.Array | None = None
     """[T + 1, N, ..., n] bool: legal actions at every observation; None: all, or actions are no choices."""
     alive: jax.Array | None = None
     """[T, N, ...] bool: agents in play before every step; None: all."""
+    span: jax.Array | None = None
+    """[T, N] environment steps that a stored step covers (its reward is their discounted sum); None: one each."""
 
 
 @struct.dataclass

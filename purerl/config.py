@@ -22,6 +22,7 @@ ALGORITHMS: dict[str, str] = {
     "bc": "purerl.algos.bc",
     "cql": "purerl.algos.cql",
     "ppo": "purerl.algos.ppo",
+    "sac": "purerl.algos.sac",
     "td3": "purerl.algos.td3",
 }
 """Name -> module with `Config` and `make`; imported when a configuration asks for it."""

@@ -7,6 +7,8 @@ before each action, `q` the values of actions given it.
 - `history`: an LSTM reads (o_t, a_{t-1}) and the head sees a_t, so that changing a_t for the actor's loss leaves the
   history untouched.
 - `concat`: the LSTM reads (o_t, a_t) at every step; its memory before the step is the history.
+
+Where actions are choices, the head gives the values of all at once and an action is a one-hot row that selects.
 """
 
 from collections.abc import Callable
@@ -30,6 +32,7 @@ class Critics:
         arch: how recurrent critics see actions.
         preview: `(obs [T, N, d], action [T, N, k]) -> [T, N, p]`, what an action does at once, the immediate reward
             first: the head sees it, and learns what follows that reward.
+        choices: actions are one-hot rows, and `q_each` gives the values of all.
     """
 
     def __init__(
@@ -39,10 +42,13 @@ class Critics:
         obs_dim: int,
         action_dim: int,
         preview: Preview | None = None,
+        choices: bool = False,
     ):
-        self.config, self.arch, self.preview = config, arch, preview
+        if choices and (preview is not None or (config.recurrent and arch == "concat")):
+            raise ValueError("critics of choices show no preview and keep the action out of their memory (history)")
+        self.config, self.arch, self.preview, self.choices = config, arch, preview, choices
         self.obs_dim, self.action_dim = obs_dim, action_dim
-        self.core, self.head = Core(config), Head(config, 1)
+        self.core, self.head = Core(config), Head(config, action_dim if choices else 1)
 
     def init(self, key):
         return jax.vmap(self._init)(jax.random.split(key))
@@ -52,7 +58,7 @@ class Critics:
         xs = jnp.zeros((1, 1, self.obs_dim + (self.action_dim if self.config.recurrent else 0)))
         core: Any = self.core.init(key_core, xs)
         parts: list[Any] = [self.core.apply(core, xs)]
-        if not (self.config.recurrent and self.arch == "concat"):
+        if not self.choices and not (self.config.recurrent and self.arch == "concat"):
             parts.append(jnp.zeros((1, 1, self.action_dim)))
         if self.preview is not None:
             parts.append(self.preview(jnp.zeros((1, 1, self.obs_dim)), jnp.zeros((1, 1, self.action_dim))))
@@ -84,8 +90,15 @@ class Critics:
 
     def q(self, params, history, obs, action):
         """Values [2, T, N] of actions [T, N, k] given the history and the present observation [T, N, d]."""
+        if self.choices:
+            return jnp.sum(self.q_each(params, history) * action, axis=-1)
         seen = None if self.preview is None else self.preview(obs, action)
         return jnp.stack([self._q(p, h, action, seen) for p, h in zip(_each(params), history, strict=True)])
+
+    def q_each(self, params, history):
+        """Values [2, T, N, n] of every choice given the history."""
+        values: list[Any] = [self.head.apply(p["head"], h) for p, h in zip(_each(params), history, strict=True)]
+        return jnp.stack(values)
 
     def along(self, params, obs, action):
         """Values [2, T, N] of the actions taken [T, N, k] along sequences of observations [T, N, d]."""
@@ -120,8 +133,18 @@ def reduce_twins(values, how: Reduction):
             return values[0]
 
 
+def mean_in_play(x, alive):
+    """Mean of x [T, N] over agents in play (`alive`, bool [T, N]); None: over all."""
+    if alive is None:
+        return jnp.mean(x)
+    return jnp.sum(x * alive) / jnp.maximum(jnp.sum(alive), 1)
+
+
 def critic_loss(critics: Critics, params, batch: Sequences, y):
     """Mean squared error to targets y [T, N] over batch, steps and both heads; and `(q, history)`."""
     history = critics.history(params, batch.obs[:-1], batch.action)
     q = critics.q(params, history, batch.obs[:-1], batch.action)
-    return jnp.mean((q - y) ** 2), (q, history)
+    error = (q - y) ** 2
+    if batch.alive is None:
+        return jnp.mean(error), (q, history)
+    return mean_in_play(jnp.mean(error, axis=0), batch.alive), (q, history)

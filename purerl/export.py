@@ -82,12 +82,13 @@ def load_policy(
         action_high=high,
         meta={
             **meta, "env": run.config.env, "algo": run.config.algo["name"], "seed": run.config.seed + seed_index,
-            "mask_shape": _mask_shape(env, single),
+            "mask_shapes": _mask_shapes(env, single),
         },
     )  # fmt: skip
 
 
-def _mask_shape(env: Any, single: bool) -> list[int] | None:
+def _mask_shapes(env: Any, single: bool) -> Any:
+    """Shapes of one action mask as the environment gives it: a list, for mixed actions a tuple of lists; or None."""
     if env.action_mask is None:
         return None
     import jax
@@ -95,13 +96,13 @@ def _mask_shape(env: Any, single: bool) -> list[int] | None:
     def mask(key: Any) -> Any:
         return env.action_mask(env.reset_env(key, env.default_params)[1], env.default_params)
 
-    shape = jax.eval_shape(mask, jax.random.key(0)).shape
-    return list(shape[1:] if single else shape)
+    shapes = jax.eval_shape(mask, jax.random.key(0))
+    return jax.tree.map(lambda leaf: list(leaf.shape[1:] if single else leaf.shape), shapes)
 
 
 class Exported(NamedTuple):
     artefact: bytes
-    """`jax.export` of `(obs, *carry[, mask]) -> (action, *carry)`."""
+    """`jax.export` of `(obs, *carry, *masks) -> (*actions, *carry)`."""
     metadata: dict[str, Any]
 
 
@@ -114,12 +115,13 @@ def export_policy(policy: LoadedPolicy) -> Exported:
 
     leaves, structure = jax.tree.flatten(policy.initial_carry(1))
     shapes = [_symbolic_shape(policy.initial_carry, index) for index in range(len(leaves))]
-    mask_shape = policy.meta["mask_shape"]
+    is_shape = lambda node: isinstance(node, list)  # noqa: E731
+    mask_shapes, mask_structure = jax.tree.flatten(policy.meta["mask_shapes"], is_leaf=is_shape)
 
     def flat_act(obs: Any, *rest: Any) -> tuple[Any, ...]:
-        carry, mask = (rest[:-1], rest[-1]) if mask_shape is not None else (rest, None)
+        carry, mask = rest[: len(leaves)], jax.tree.unflatten(mask_structure, rest[len(leaves) :])
         action, carry = policy.act(obs, jax.tree.unflatten(structure, carry), mask)
-        return (action, *jax.tree.leaves(carry))
+        return (*jax.tree.leaves(action), *jax.tree.leaves(carry))
 
     scope = export.SymbolicScope()
 
@@ -129,8 +131,7 @@ def export_policy(policy: LoadedPolicy) -> Exported:
 
     arguments = [argument((None, *policy.obs_shape), jnp.float32)]
     arguments += [argument(shape, leaf.dtype) for shape, leaf in zip(shapes, leaves, strict=True)]
-    if mask_shape is not None:
-        arguments.append(argument((None, *mask_shape), jnp.bool_))
+    arguments += [argument((None, *shape), jnp.bool_) for shape in mask_shapes]
     exported = export.export(jax.jit(flat_act), platforms=("cpu", "cuda"))(*arguments)
     carry = [
         {"shape": list(shape), "dtype": str(leaf.dtype), "initial": np.asarray(leaf).tolist()}
@@ -138,10 +139,10 @@ def export_policy(policy: LoadedPolicy) -> Exported:
     ]
     metadata = {
         "format": FORMAT,
-        "call": "(obs, *carry[, mask]) -> (action, *carry); null in a shape is the batch size",
+        "call": "(obs, *carry, *masks) -> (*actions, *carry); null in a shape is the batch size",
         "obs": {"shape": [None, *policy.obs_shape], "dtype": "float32"},
         "carry": carry,
-        "mask": None if mask_shape is None else {"shape": [None, *mask_shape], "dtype": "bool"},
+        "masks": [{"shape": [None, *shape], "dtype": "bool"} for shape in mask_shapes],
         "action_low": None if policy.action_low is None else np.asarray(policy.action_low).tolist(),
         "action_high": None if policy.action_high is None else np.asarray(policy.action_high).tolist(),
         **{name: policy.meta.get(name) for name in ("env", "algo", "seed", "epoch", "config_hash")},

@@ -129,8 +129,7 @@ def assemble(
 
     def act(params, carry, obs, mask, key, greedy):
         carry, outputs = actor.step(params.actor, carry, obs)
-        dist = policy.distribution(outputs, mask)
-        return policy.env_action(dist.mode() if greedy else dist.sample(key)), carry
+        return policy.choose(outputs, mask, key, greedy), carry
 
     def init(key, hparams):
         key_learner, key_run = jax.random.split(key)

@@ -1,12 +1,14 @@
 """What algorithms with a replay share: configuration keys, collection into the replay, warm-up, batches.
 
-Reading order: `ReplayConfig`, `Source` (an environment whose steps become replay items), batches, schedules, reports.
+Reading order: `ReplayConfig`, `Source` (an environment whose steps become replay items), n-step windows, batches.
 
 An item of the replay is a sequence: one transition (`sequence_length` 1) or a whole episode of fixed length. Networks
-start every item with an empty memory.
+start every item with an empty memory. With `n_step` above 1 a transition covers up to that many steps, fewer where its
+episode ends; the newest `n_step - 1` steps of every environment wait until their windows are complete.
 """
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from envs_jax.base import Environment
 from purerl import rollout
-from purerl.actions import Actions
+from purerl.actions import Actions, Choices
 from purerl.buffers import Ring, Sequences, make_ring, push
-from purerl.critics import CriticArch, Critics, Preview
+from purerl.critics import CriticArch, Critics, Preview, Reduction
 from purerl.networks import NetworkConfig, initial_carry
 from purerl.optimizers import OptimizerName, Schedule
 
@@ -39,13 +41,15 @@ class ReplayConfig(BaseModel):
     buffer_size: int = Field(200_000, gt=0, description="environment steps kept")
     batch_size: int = Field(128, gt=0, description="sequences per gradient update")
     gamma: float = Field(1.0, ge=0, le=1)
-    n_step: int = Field(1, ge=1)
+    n_step: int = Field(1, ge=1, description="rewards before the bootstrap; fewer where an episode ends")
     tau: float = Field(0.01, gt=0, le=1)
     actor_lr: float = Field(5e-5, gt=0)
     critic_lr: float = Field(5e-5, gt=0)
     lr_schedule: Schedule = Schedule()
     optimizer: OptimizerName = "adam"
     max_grad_norm: float = Field(1.0, gt=0)
+    target_value: Literal["min", "mean"] = Field("min", description="of both target critics")
+    actor_value: Reduction = Field("min", description="of both critics, for the actor")
     critic_arch: CriticArch = "history"
     critic_preview: bool = Field(
         False,
@@ -60,8 +64,6 @@ class ReplayConfig(BaseModel):
             raise ValueError("recurrent networks need sequence_length = episode length, not 1")
         if self.sequence_length > 1 and self.steps_per_update != self.sequence_length:
             raise ValueError("steps_per_update must equal sequence_length when whole episodes are stored")
-        if self.n_step > 1 and self.sequence_length == 1:
-            raise ValueError(f"n_step {self.n_step} needs whole episodes: set sequence_length to the episode length")
         if self.gradient_steps() < 1 or self.gradient_steps() % self.policy_delay:
             raise ValueError(
                 f"updates_per_step gives {self.gradient_steps()} gradient updates per update call "
@@ -108,7 +110,7 @@ class Source(NamedTuple):
     config: ReplayConfig
     env: Environment
     env_params: Any
-    actions: Actions
+    actions: Actions | Choices
 
     @property
     def agents(self) -> int:
@@ -125,73 +127,107 @@ class Source(NamedTuple):
     def critics(self) -> Critics:
         """The critics that the configuration asks for."""
         c = self.config
-        return Critics(c.critic, c.critic_arch, self.obs_dim, self.actions.dim, self._preview())
+        return critics_of(self.env, self.env_params, self.actions, c.critic, c.critic_arch, c.critic_preview)
 
-    def _preview(self) -> Preview | None:
-        env = self.env
-        if not self.config.critic_preview:
-            return None
-        if env.preview is None:
-            raise ValueError(f"algo.critic_preview: {env.name} offers no preview of actions here; set it to false")
-        unit = self.actions.unit
-        each = lambda obs, action: env.preview(obs[None], action[None] * unit, self.env_params)[0]  # noqa: E731
-        return jax.vmap(jax.vmap(each))
+    def collect(self, worlds: rollout.Worlds, act: rollout.Act, draw: rollout.Draw, key, num_steps: int | None = None):
+        """`rollout.collect`; by default the steps of one update call."""
+        num_steps = self.config.steps_per_update if num_steps is None else num_steps
+        return rollout.collect(self.env, self.env_params, worlds, act, draw, key, num_steps)
 
-    def collect(self, worlds: rollout.Worlds, act: rollout.Act, draw: rollout.Draw, key):
-        """`rollout.collect` for the steps of one update call."""
-        return rollout.collect(self.env, self.env_params, worlds, act, draw, key, self.config.steps_per_update)
+    def items(self, recent: rollout.Steps | None, steps: rollout.Steps, gamma):
+        """`(replay items, recent)` of the steps [T, B, A, ...] of one update call.
 
-    def to_sequences(self, steps: rollout.Steps) -> Sequences:
-        """Recorded steps [T, B, A, ...] as replay items [time, item, A, ...], actions in units.
+        Args:
+            recent: the steps whose windows are open; None where no item covers several steps.
+        """
+        steps = self._recorded(steps)
+        if recent is None:
+            if steps.facts.alive is not None:
+                steps = steps._replace(terminated=own_ends(steps)[0])
+            return self._to_items(steps), None
+        steps = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), recent, steps)
+        windows, span = n_step_windows(steps, gamma, self.config.n_step)
+        recent = jax.tree.map(lambda x: x[self.config.steps_per_update :], steps)
+        return self._to_items(windows, span), recent
+
+    def _recorded(self, steps: rollout.Steps) -> rollout.Steps:
+        """What the replay needs of recorded steps, actions as it keeps them."""
+        keep = lambda facts: facts._replace(global_state=None)  # noqa: E731
+        return steps._replace(
+            action=self.actions.stored(steps.action),
+            extra=None,
+            facts=keep(steps.facts),
+            final_facts=keep(steps.final_facts),
+        )
+
+    def _to_items(self, steps: rollout.Steps, span=None) -> Sequences:
+        """Steps [T, B, A, ...] as replay items [time, item, A, ...].
 
         A transition ends with the observation before any reset, an episode with that of its last step.
         """
-        action = steps.action / self.actions.unit
+        each = (steps.action, steps.reward, steps.terminated, steps.facts.alive, span)
+        ends = ((steps.obs, steps.final_obs), (steps.facts.legal, steps.final_facts.legal))
         if self.config.sequence_length == 1:
             items = self.config.items_per_push()
-            obs = jnp.stack([steps.obs, steps.final_obs])
-            obs = obs.reshape(2, items, *steps.obs.shape[2:])
-            rest = jax.tree.map(lambda x: x.reshape(1, items, *x.shape[2:]), (action, steps.reward, steps.terminated))
-            return Sequences(obs, *rest)
-        obs = jnp.concatenate([steps.obs, steps.final_obs[-1:]])
-        return Sequences(obs, action, steps.reward, steps.terminated)
+            obs, legal = (
+                None if a is None else jnp.stack([a, b]).reshape(2, items, *a.shape[2:]) for a, b in ends
+            )  # fmt: skip
+            each = jax.tree.map(lambda x: x.reshape(1, items, *x.shape[2:]), each)
+        else:
+            obs, legal = (None if a is None else jnp.concatenate([a, b[-1:]]) for a, b in ends)
+        action, reward, terminated, alive, span = each
+        return Sequences(obs, action, reward, terminated, legal, alive, span)  # type: ignore[arg-type]
 
-    def fill(self, key_worlds, key_warm, guided: bool) -> tuple[rollout.Worlds, Ring]:
-        """Fresh environments after the warm-up, and a replay with its steps.
+    def fill(self, key_worlds, key_warm, memory, gamma, guided: bool):
+        """Fresh environments after the warm-up, a replay with its steps, and the steps whose windows are open.
 
         Args:
+            memory: what `worlds.carry` is at the start.
             guided: warm up with the environment's rule instead of uniform actions.
         """
-        env, num_envs = self.env, self.config.num_envs
-        worlds = rollout.start_worlds(env, self.env_params, key_worlds, num_envs, self.empty_memory((num_envs,)))
-        rule = self.env.guided_action if guided else None
+        env, params, config = self.env, self.env_params, self.config
+        if guided and env.guided_action is None:
+            raise ValueError(f"algo: guided_warmup needs a rule to warm up with, and {env.name} has none")
+        rule = env.guided_action if guided else None
 
         def draw(key):
-            """Keys for the environment's rule, or uniform actions in units."""
             if rule is not None:
-                return jax.random.split(key, num_envs)
-            shape = (num_envs, self.agents, self.actions.dim)
-            return jax.random.uniform(key, shape, minval=self.actions.low, maxval=self.actions.high)
+                return jax.random.split(key, config.num_envs)
+            return self.actions.draw_uniform(key, (config.num_envs, self.agents))
 
         def act(worlds, drawn):
             if rule is not None:
-                action = jax.vmap(rule, (0, 0, None))(drawn, worlds.state, self.env_params)
+                action = jax.vmap(rule, (0, 0, None))(drawn, worlds.state, params)
             else:
-                action = drawn * self.actions.unit
+                action = self.actions.uniform(drawn, rollout.facts_of(env, params, worlds.state).legal)
             return action, worlds.carry, None
 
         def body(carry, key):
-            worlds, ring = carry
+            worlds, ring, recent = carry
             worlds, steps, _ = self.collect(worlds, act, draw, key)
-            return (worlds, push(ring, self.to_sequences(steps))), None
+            items, recent = self.items(recent, steps, gamma)
+            return (worlds, push(ring, items), recent), None
 
-        shapes = jax.eval_shape(lambda w, k: self.to_sequences(self.collect(w, act, draw, k)[1]), worlds, key_warm)
-        ring = make_ring(shapes, self.config.capacity())
-        keys = jax.random.split(key_warm, self.config.warmup_pushes())
-        return jax.lax.scan(body, (worlds, ring), keys)[0]
+        worlds = rollout.start_worlds(env, params, key_worlds, config.num_envs, memory)
+        recent = None
+        if config.sequence_length == 1 and config.n_step > 1:
+            key_warm, key_recent = jax.random.split(key_warm)
+            worlds, steps, _ = self.collect(worlds, act, draw, key_recent, config.n_step - 1)
+            recent = self._recorded(steps)
+
+        one_push = jax.eval_shape(lambda: self.items(recent, self.collect(worlds, act, draw, key_warm)[1], gamma)[0])
+        ring = make_ring(one_push, config.capacity())
+        keys = jax.random.split(key_warm, config.warmup_pushes())
+        return jax.lax.scan(body, (worlds, ring, recent), keys)[0]
+
+    def warmup_env_steps(self) -> int:
+        """Environment steps that `fill` takes."""
+        waiting = self.config.n_step - 1 if self.config.sequence_length == 1 else 0
+        return self.config.warmup_pushes() * self.config.env_steps() + waiting * self.config.num_envs
 
     def warmup_report(self, ring: Ring) -> dict[str, jax.Array]:
         """Shares of negative, idle and positive actions in a fresh replay, and the share of the range they span."""
+        assert isinstance(self.actions, Actions)
         filled = jnp.arange(self.config.capacity()) < ring.size
         action, weight = ring.data.action[..., 0], filled[None, :, None] / jnp.sum(filled)
         share = lambda where: jnp.mean(jnp.sum(where * weight, axis=1))  # noqa: E731
@@ -204,7 +240,30 @@ class Source(NamedTuple):
         }
 
 
-def source_of(config: ReplayConfig, env: Environment, env_params, actions: Actions) -> Source:
+def critics_of(
+    env: Environment,
+    env_params,
+    actions: Actions | Choices,
+    network: NetworkConfig,
+    arch: CriticArch,
+    with_preview: bool,
+) -> Critics:
+    """Critics for an environment (with an agent axis).
+
+    Raises:
+        ValueError: `with_preview`, and the environment offers none.
+    """
+    preview: Preview | None = None
+    if with_preview:
+        if env.preview is None or isinstance(actions, Choices):
+            raise ValueError(f"algo.critic_preview: {env.name} offers no preview of actions here; set it to false")
+        one, unit = env.preview, actions.unit
+        preview = jax.vmap(jax.vmap(lambda obs, action: one(obs[None], action[None] * unit, env_params)[0]))
+    obs_dim = env.observation_space(env_params).shape[1]
+    return Critics(network, arch, obs_dim, actions.dim, preview, isinstance(actions, Choices))
+
+
+def source_of(config: ReplayConfig, env: Environment, env_params, actions: Actions | Choices) -> Source:
     """Bind an environment (with an agent axis).
 
     Raises:
@@ -218,8 +277,51 @@ def source_of(config: ReplayConfig, env: Environment, env_params, actions: Actio
     return Source(config, env, env_params, actions)
 
 
+def own_ends(steps: rollout.Steps) -> tuple[jax.Array, jax.Array]:
+    """Every agent's own end [T, B, A]: `(terminated, terminated or truncated)`. One that leaves play has terminated."""
+    terminated = jnp.broadcast_to(steps.terminated[..., None], steps.reward.shape)
+    done = terminated | steps.truncated[..., None]
+    if steps.facts.alive is None:
+        return terminated, done
+    left = steps.facts.alive & ~steps.final_facts.alive
+    return terminated | left, done | left
+
+
+def n_step_windows(steps: rollout.Steps, gamma, n: int) -> tuple[rollout.Steps, jax.Array]:
+    """Transitions over up to n steps, from each of the first T - n + 1 steps; none reaches beyond its episode.
+
+    Args:
+        steps: T consecutive steps of B environments with A agents.
+
+    Returns:
+        Steps whose reward is the discounted sum over the window, with the end of its last step, and the number of
+        steps covered [T - n + 1, B, A].
+    """
+    count = steps.reward.shape[0] - n + 1
+    ended, done = own_ends(steps)
+    reward, terminated, running = steps.reward[:count], ended[:count], ~done[:count]
+    span = jnp.ones(reward.shape)
+    after = steps.final_obs, steps.final_facts.legal
+    last = jax.tree.map(lambda x: x[:count], after)
+    for k in range(1, n):
+        reward = reward + running * gamma**k * steps.reward[k : k + count]
+        terminated = jnp.where(running, ended[k : k + count], terminated)
+        later = jax.tree.map(lambda x, k=k: x[k : k + count], after)
+        last = jax.tree.map(lambda new, old, on=running: jnp.where(on[..., None], new, old), later, last)
+        span = span + running
+        running = running & ~done[k : k + count]
+    first = jax.tree.map(lambda x: x[:count], steps)
+    final_facts = first.final_facts._replace(legal=last[1])
+    return first._replace(reward=reward, terminated=terminated, final_obs=last[0], final_facts=final_facts), span
+
+
 def to_batch(items: Sequences) -> Sequences:
     """[T, batch, A, ...] -> [T, batch * A, ...]: agents share the networks."""
-    fold = lambda x: x.reshape(x.shape[0], -1, *x.shape[3:])  # noqa: E731
-    terminated = jnp.broadcast_to(items.terminated[..., None], items.reward.shape)
-    return Sequences(fold(items.obs), fold(items.action), fold(items.reward), fold(terminated))
+    terminated = items.terminated if items.terminated.ndim == 3 else items.terminated[..., None]
+    items = dataclasses.replace(items, terminated=jnp.broadcast_to(terminated, items.reward.shape))
+    return jax.tree.map(lambda x: x.reshape(x.shape[0], -1, *x.shape[3:]), items)
+
+
+def discounts(batch: Sequences, gamma) -> jax.Array:
+    """Weight [T, N] of the value after each stored step: none after a termination."""
+    return (gamma if batch.span is None else gamma**batch.span) * (1.0 - batch.terminated)

@@ -1,28 +1,94 @@
-"""What on-policy algorithms share: actor and critic, roll-outs as training data, minibatches.
+"""What algorithms that learn from roll-outs share: actor and critic, acting, roll-outs as training data, minibatches.
 
-Reading order: `Networks`, `ActorCritic` (networks as functions), `Team` (agents that share parameters or do not),
-`Trajectory` (a roll-out as the learner sees it), values along it, reward scale, minibatches.
+Reading order: `Settings` (the keys of all of them), `ActorCritic` (networks as functions), `Team` (agents that share
+parameters or do not), `Trajectory` (a roll-out as the learner sees it), `Actors` (who record it), values along it,
+reward scale, minibatches. What is done with the minibatches is in `purerl/policy_gradient.py`.
 
 A learner sees N rows: with shared parameters these are environments times agents, because agents are folded into the
 batch. Independent agents are as many learners, each with its own parameters and one row per environment; `Team` maps
 over them, so nothing else needs to know.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
 from envs_jax.spaces import Space
 from purerl import policies, rollout
-from purerl.networks import Core, Head, NetworkConfig
+from purerl.networks import Core, Head, NetworkConfig, initial_carry
 from purerl.normalize import RunningStats, merge, scaled, standardised
+from purerl.optimizers import OptimizerName, Schedule
 from purerl.policies import Continuous, Outputs
 
 CriticInput = Literal["obs", "global_state", "global_state_and_obs"]
 """`global_state` makes the critic central (MAPPO): one value for all agents; with `obs` beside it one for each."""
+
+TANH = NetworkConfig(hidden_sizes=(64, 64), activation="tanh")
+
+
+class Settings(BaseModel):
+    """The keys that all these algorithms have; each adds its own and its defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    total_env_steps: int = Field(500_000, gt=0)
+    num_envs: int = Field(4, gt=0, description="environments stepped in parallel")
+    steps_per_update: int = Field(128, gt=0, description="steps of every environment per update call")
+    epochs: int = Field(4, ge=1)
+    minibatches: int = Field(4, ge=1, description="per epoch; recurrent: of whole environments")
+    gamma: float = Field(0.99, ge=0, le=1)
+    clip: float = Field(0.2, gt=0, description="of the probability ratio")
+    value_clip: float | None = Field(0.2, gt=0, description="null: no clipping of the value's change")
+    normalize_advantage: bool = Field(True, description="in every minibatch")
+    entropy_coef: float = Field(0.01, ge=0)
+    entropy_schedule: Schedule = Schedule()
+    value_coef: float = Field(0.5, ge=0)
+    kl_coef: float = Field(0.0, ge=0, description="weight of KL(old || new); the start value with kl_target")
+    kl_target: float | None = Field(None, gt=0, description="adapt kl_coef towards this KL after every update call")
+    target_kl: float | None = Field(None, gt=0, description="stop the epochs of an update call beyond 1.5 times this")
+    lr: float = Field(2.5e-4, gt=0)
+    lr_schedule: Schedule = Schedule()
+    optimizer: OptimizerName = "adam"
+    optimizer_eps: float = Field(1e-5, gt=0)
+    max_grad_norm: float = Field(0.5, gt=0)
+    policy: Continuous = Field("normal", description="of continuous actions")
+    initial_log_std: float = 0.0
+    normalize_obs: bool = False
+    normalize_reward: bool = Field(False, description="divide by the running std of the discounted return")
+    shared_parameters: bool = Field(True, description="false: every agent has networks of its own")
+    critic_input: CriticInput = Field("obs", description="what the critic sees; the global state makes it central")
+    actor: NetworkConfig = TANH
+    critic: NetworkConfig = TANH
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        unit, what = self.num_envs, "num_envs"
+        if not self.recurrent:
+            unit, what = self.env_steps(), "num_envs * steps_per_update"
+        if unit % self.minibatches:
+            raise ValueError(f"minibatches {self.minibatches} must divide {what} = {unit}")
+        if self.kl_target is not None and self.kl_coef == 0:
+            raise ValueError("kl_target adapts kl_coef and needs one to start from: set kl_coef above 0")
+        return self
+
+    @property
+    def recurrent(self) -> bool:
+        return self.actor.recurrent or self.critic.recurrent
+
+    def env_steps(self) -> int:
+        """Environment steps of one update call."""
+        return self.num_envs * self.steps_per_update
+
+
+def traced(kind: Any, config: Settings) -> Any:
+    """A dataclass of traced numbers, each from the key of the same name."""
+    return kind(**{f.name: jnp.asarray(getattr(config, f.name), jnp.float32) for f in dataclasses.fields(kind)})
 
 
 class ActorCritic:
@@ -216,6 +282,87 @@ def trajectory_of(
     )
 
 
+class Policy(NamedTuple):
+    """All that acting needs; with independent parameters leaves have a leading agent axis."""
+
+    actor: Any
+    obs_stats: RunningStats
+
+
+class RollOut(NamedTuple):
+    """What actors record."""
+
+    steps: rollout.Steps
+    """`extra` is (raw action, outputs of the policy that acted)."""
+    memory: Any
+    """Of the actors before the first step, [B, A, ...]."""
+
+
+class Actors:
+    """The agents of B environments with their stochastic policies: acting, exploring, recording."""
+
+    def __init__(self, config: Settings, env: Environment, env_params: Any, algorithm: str):
+        """
+        Raises:
+            ValueError: a continuous action space without bounds, or a central critic without a global state.
+        """
+        self.config = config
+        self.env = env = with_agent_axis(env)
+        self.env_params = env.default_params if env_params is None else env_params
+        agents, self.obs_dim = env.observation_space(self.env_params).shape
+        self.space = env.action_space(self.env_params)
+        policies.require_bounded(self.space, algorithm, env.name)
+        critic_dim = critic_size(env, self.env_params, config.critic_input)
+        self.nets = ActorCritic(
+            config.actor, config.critic, self.space, self.obs_dim, critic_dim, config.policy, config.initial_log_std
+        )
+        self.team = Team(agents, config.shared_parameters)
+        self.rows = self.team.rows(config.num_envs)
+
+    def empty_memory(self, batch_shape: tuple[int, ...]):
+        return initial_carry(self.config.actor, (*batch_shape, self.team.agents))
+
+    def start(self, key) -> rollout.Worlds:
+        """Fresh episodes in all environments."""
+        num_envs = self.config.num_envs
+        return rollout.start_worlds(self.env, self.env_params, key, num_envs, self.empty_memory((num_envs,)))
+
+    def act(self, policy: Policy, carry, obs, mask, key, greedy: bool):
+        """As `Algorithm.act`."""
+        carry, outputs = self._outputs(policy, carry, obs)
+        dist = self.nets.distribution(outputs, mask)
+        raw = dist.mode() if greedy else dist.sample(key)
+        return policies.env_action(self.space, dist.action(raw)), carry
+
+    def record(self, policy: Policy, worlds: rollout.Worlds, key):
+        """The next roll-out: `(worlds, RollOut, EpisodeSums)`."""
+
+        def draw_noise(key):
+            return policies.draw_noise(self.space, key, (self.config.num_envs, self.team.agents))
+
+        def choose(worlds, noise):
+            legal = rollout.facts_of(self.env, self.env_params, worlds.state).legal
+            carry, outputs = self._outputs(policy, worlds.carry, worlds.obs)
+            dist = self.nets.distribution(outputs, legal)
+            raw = dist.sample_from(noise)
+            return policies.env_action(self.space, dist.action(raw)), carry, (raw, outputs)
+
+        num_steps = self.config.steps_per_update
+        after, steps, sums = rollout.collect(self.env, self.env_params, worlds, choose, draw_noise, key, num_steps)
+        return after, RollOut(steps, worlds.carry), sums
+
+    def seen(self, policy: Policy, recorded: RollOut) -> tuple[Trajectory, Any, jax.Array]:
+        """The learners' view of a roll-out with `policy`'s normaliser, the actors' memories, and the observations."""
+        stats = policy.obs_stats if self.config.normalize_obs else None
+        steps = trajectory_of(self.team, recorded.steps, stats, self.config.critic_input)
+        return steps, self.team.grouped(recorded.memory, time=False), self.team.grouped(recorded.steps.obs)
+
+    def _outputs(self, policy: Policy, carry, obs):
+        if self.config.normalize_obs:
+            obs = standardised(policy.obs_stats, obs)
+        return self.team.step(self.nets.outputs_step, policy.actor, carry, obs)
+
+
 def values_along(nets: ActorCritic, params, carry, steps: Trajectory):
     """Values before and after every step [T, N], and the critic's memory for the next roll-out.
 
@@ -264,6 +411,24 @@ def memory_of(steps: Trajectory, actor_carry, critic_carry, recurrent: bool) -> 
     return Memory(actor_carry, critic_carry, reset)
 
 
+SHUFFLED_BY_ONE_SORT = 2**14
+"""Rows up to which the random part of the sorted numbers, 18 bits, makes ties rare."""
+
+
+def shuffled(key: jax.Array, size: int) -> jax.Array:
+    """The numbers 0 .. size - 1 in random order.
+
+    Random bits with the number of the row in the lowest ones are sorted: plain numbers sort four times as fast on a CPU
+    as the pairs that `jax.random.permutation` sorts, which took a tenth of a small update. Equal random bits keep their
+    order.
+    """
+    if size > SHUFFLED_BY_ONE_SORT:
+        return jax.random.permutation(key, size)
+    low = jnp.uint32(2 ** (size - 1).bit_length() - 1)
+    bits = jax.random.bits(key, (size,), jnp.uint32)
+    return (jnp.sort((bits & ~low) | jnp.arange(size, dtype=jnp.uint32)) & low).astype(jnp.int32)
+
+
 def minibatches(key, data: Any, memory: Memory, epochs: int, count: int):
     """Shuffled `(data, memory)` of every gradient step, leaves [epochs * count, ...].
 
@@ -272,7 +437,7 @@ def minibatches(key, data: Any, memory: Memory, epochs: int, count: int):
     """
     axis = 0 if memory.reset is None else 1
     size = jax.tree.leaves(data)[0].shape[axis]
-    order = jax.vmap(lambda k: jax.random.permutation(k, size))(jax.random.split(key, epochs)).reshape(-1)
+    order = jax.vmap(lambda k: shuffled(k, size))(jax.random.split(key, epochs)).reshape(-1)
 
     def dealt(x, axis):
         x = jnp.take(x, order, axis=axis, mode="clip")

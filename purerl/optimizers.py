@@ -6,6 +6,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from pydantic import BaseModel, ConfigDict, Field
 
 from purerl import sharding
@@ -68,3 +69,8 @@ def loss_step(
     gradient = sharding.mean_over_shares(gradient)
     params, opt_state = descend(optimizer, gradient, opt_state, params, rate)
     return value, optax.tree.norm(gradient), params, opt_state
+
+
+def gradient_norm(gradient) -> jax.Array:
+    """Global norm, of the flat vector that `make_optimizer` clips: it is computed once for both."""
+    return optax.tree.norm(ravel_pytree(gradient)[0])

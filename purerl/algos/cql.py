@@ -43,11 +43,11 @@ from purerl.offline import (
 )  # fmt: skip
 from purerl.offpolicy import critics_of, discounts
 from purerl.optimizers import loss_step, make_optimizer
-from purerl.soft import SoftPolicy, entropy_target, soft_value, temperature_loss
+from purerl.soft import SoftPolicy, entropy_aim, entropy_target, soft_value, temperature_loss
 from purerl.types import Algorithm
 
-SHARE_OF_LARGEST_ENTROPY = 0.5
-"""Target entropy of choices, where none is given."""
+SMALLEST_WEIGHT = 1e-6
+"""Keeps the logarithm of an unused weight finite."""
 
 
 class Config(OfflineConfig):
@@ -58,9 +58,10 @@ class Config(OfflineConfig):
     alpha_lr: float = Field(3e-4, gt=0, description="of the temperature")
     initial_alpha: float = Field(0.1, gt=0)
     learn_alpha: bool = Field(True, description="false: the temperature stays at initial_alpha")
-    target_entropy: float | None = Field(
-        None, description="null: minus the number of action components; for choices 0.5 of the largest entropy"
+    target_entropy: float | Literal["auto"] = Field(
+        "auto", description="auto: minus the number of action components; for choices target_entropy_share"
     )
+    target_entropy_share: float = Field(0.5, ge=0, le=1, description="of the log of the number of (legal) choices")
     backup_entropy: bool = Field(False, description="whether the targets' next value contains the entropy")
     min_q_weight: float = Field(5.0, ge=0, description="weight of the conservative term; initial one in Lagrange form")
     lagrange_threshold: float | None = Field(None, description="gap that the weight is adapted to; null: fixed weight")
@@ -95,6 +96,9 @@ class HParams:
     critic_lr: jax.Array
     alpha_lr: jax.Array
     initial_alpha: jax.Array
+    target_entropy: jax.Array
+    target_entropy_share: jax.Array
+    """Added for choices: times the log of their number."""
     min_q_weight: jax.Array
     lagrange_threshold: jax.Array
     lagrange_lr: jax.Array
@@ -177,7 +181,7 @@ def log_sum_exp(critics: Critics, params, history, obs, legal, drawn: Candidates
 
 def targets(config: Config, nets: Nets, target, outputs, batch: Sequences, alpha, gamma, noise):
     """Bootstrapped targets [T, N] of all steps."""
-    history = nets.critics.history(target, batch.obs, nets.policy.actions.features(batch.action))
+    history = nets.critics.history(target, batch.obs, batch.action)
     value, _ = soft_value(
         nets.policy, nets.critics, target, outputs[1:], jax.tree.map(lambda x: x[1:], history), batch.obs[1:],
         None if batch.legal is None else batch.legal[1:], alpha * config.backup_entropy, noise, config.target_value,
@@ -187,8 +191,7 @@ def targets(config: Config, nets: Nets, target, outputs, batch: Sequences, alpha
 
 def conservative_loss(nets: Nets, params, batch: Sequences, y, drawn: Candidates | None, weight):
     """Squared error plus `weight` times the gap (equation 4): `(loss, (error, gap, q, history))`."""
-    read = batch.replace(action=nets.policy.actions.features(batch.action))
-    error, (q, history) = critic_loss(nets.critics, params, read, y)
+    error, (q, history) = critic_loss(nets.critics, params, batch, y)
     all_actions = log_sum_exp(nets.critics, params, history, batch.obs[:-1], before(batch.legal), drawn)
     gap = mean_in_play(jnp.mean(all_actions - q, axis=0), batch.alive)
     return error + weight * gap, (error, gap, q, history)
@@ -199,21 +202,22 @@ def weight_loss(log_weight, gap, threshold):
     return -log_weight * jax.lax.stop_gradient(gap - threshold)
 
 
-def actor_loss(config: Config, nets: Nets, actor, critics, history, batch: Sequences, alpha, cloning, noise):
-    """-(Q + alpha entropy) of the actor's actions, with log pi(recorded action) for Q while `cloning`."""
+def actor_loss(config: Config, nets: Nets, actor, critics, history, batch: Sequences, stored, alpha, cloning, noise):
+    """-(Q + alpha entropy) of the actor's actions, with log pi of the `stored` action for Q while `cloning`."""
     outputs, legal = nets.actor(actor, batch.obs[:-1]), before(batch.legal)
     value, entropy = soft_value(
         nets.policy, nets.critics, critics, outputs, jax.lax.stop_gradient(history), batch.obs[:-1], legal, alpha,
         noise, config.actor_value,
     )  # fmt: skip
-    cloned = clone_log_prob(nets.policy, outputs, batch.action, legal) + alpha * entropy
+    cloned = clone_log_prob(nets.policy, outputs, stored, legal) + alpha * entropy
     return -mean_in_play(jnp.where(cloning, cloned, value), batch.alive), entropy
 
 
-def hparams_of(config: Config) -> HParams:
+def hparams_of(config: Config, actions: Actions | Choices) -> HParams:
     values = (
         config.gamma, config.tau, config.actor_lr, config.critic_lr, config.alpha_lr, config.initial_alpha,
-        config.min_q_weight, config.lagrange_threshold or 0.0, config.lagrange_lr,
+        *entropy_aim(actions, config.target_entropy, config.target_entropy_share), config.min_q_weight,
+        config.lagrange_threshold or 0.0, config.lagrange_lr,
     )  # fmt: skip
     return HParams(*(jnp.asarray(v, jnp.float32) for v in values))
 
@@ -230,16 +234,14 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
     recorded = Recorded(config, env, env_params, policy)
     agents = recorded.world.num_agents
     actor = policy.network(config.actor, recorded.world.observation_size)
-    critics = critics_of(
-        env, env_params, policy.actions, config.critic, config.critic_arch, config.critic_preview
-    )  # fmt: skip
+    critics = critics_of(env, env_params, policy.actions, config.critic, config.critic_arch, config.critic_preview)
     nets = Nets(policy, actor, critics)
     optimizer = make_optimizer(config.optimizer, config.max_grad_norm)
     discrete = isinstance(policy.actions, Choices)
 
     def init_learner(key, h: HParams):
         key_actor, key_critics = jax.random.split(key)
-        log_alpha, log_weight = jnp.log(h.initial_alpha), jnp.log(h.min_q_weight)
+        log_alpha, log_weight = jnp.log(h.initial_alpha), jnp.log(jnp.maximum(h.min_q_weight, SMALLEST_WEIGHT))
         params = Params(nets.actor.init(key_actor), nets.critics.init(key_critics), log_alpha, log_weight)
         return Learner(
             params=params,
@@ -249,13 +251,14 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         )
 
     def gradient_step(learner: Learner, batch: Sequences, key, h: HParams):
-        params, opt = learner.params, learner.optimizer
+        params, opt, stored = learner.params, learner.optimizer, batch.action
+        batch = batch.replace(action=policy.actions.features(stored))  # type: ignore[attr-defined]
         key_next, key_actor, key_uniform, key_policy = jax.random.split(key, 4)
         noise_of = lambda key, *samples: draw_for_batch(  # noqa: E731
             config, agents, lambda shape: policy.draw(key, shape), *samples
         )
         factor = learning_rate_factor(config, learner.gradient_steps)
-        alpha = jnp.exp(params.log_alpha) if config.learn_alpha else h.initial_alpha
+        alpha = jnp.exp(params.log_alpha)
         weight = h.min_q_weight if config.lagrange_threshold is None else jnp.exp(params.log_weight)
         outputs = nets.actor(params.actor, batch.obs)
         drawn = None
@@ -273,10 +276,10 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         noise = noise_of(key_actor)
         (policy_loss, entropy), actor_norm, actor_params, actor_opt = loss_step(
             optimizer,
-            lambda p: actor_loss(config, nets, p, params.critics, history, batch, alpha, cloning, noise),
+            lambda p: actor_loss(config, nets, p, params.critics, history, batch, stored, alpha, cloning, noise),
             params.actor, opt.actor, factor * h.actor_lr,
         )  # fmt: skip
-        wanted = target_entropy(config, policy, before(batch.legal))
+        wanted = entropy_target(policy, h.target_entropy, h.target_entropy_share, before(batch.legal))
         (_, _), _, log_alpha, alpha_opt = loss_step(
             optimizer, lambda p: (temperature_loss(p, entropy, wanted, batch.alive), ()), params.log_alpha, opt.alpha,
             config.learn_alpha * factor * h.alpha_lr,
@@ -310,16 +313,8 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         stored = policy.actions.stored(action[..., 0] if discrete else action)
         return nets.critics.along(params.critics, obs, policy.actions.features(stored))
 
-    return assemble(
-        recorded, actor, init_learner, gradient_step,
-        lambda learner: Policy(learner.params.actor, learner.params.critics), hparams_of(config), q_values=q_values,
-    )  # fmt: skip
+    def policy_of(learner: Learner) -> Policy:
+        return Policy(learner.params.actor, learner.params.critics)
 
-
-def target_entropy(config: Config, policy: SoftPolicy, legal):
-    """Entropy that the temperature steers to."""
-    if config.target_entropy is not None:
-        return config.target_entropy
-    if isinstance(policy.actions, Choices):
-        return entropy_target(policy, 0.0, SHARE_OF_LARGEST_ENTROPY, legal)
-    return -float(policy.actions.dim)
+    hparams = hparams_of(config, policy.actions)
+    return assemble(recorded, actor, init_learner, gradient_step, policy_of, hparams, q_values=q_values)

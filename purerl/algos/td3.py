@@ -28,9 +28,9 @@ from envs_jax.base import Environment
 from purerl import rollout, sharding
 from purerl.actions import Actions, action_range
 from purerl.buffers import Ring, Sequences, push, sample_indices, take
-from purerl.critics import Critics, Reduction, critic_loss, reduce_twins
+from purerl.critics import Critics, critic_loss, mean_in_play, reduce_twins
 from purerl.networks import Network
-from purerl.offpolicy import ReplayConfig, source_of, to_batch
+from purerl.offpolicy import ReplayConfig, discounts, source_of, to_batch
 from purerl.optimizers import loss_step, make_optimizer
 from purerl.returns import n_step_returns
 from purerl.types import Algorithm
@@ -52,8 +52,6 @@ class Config(ReplayConfig):
     policy_delay: int = Field(2, ge=1, description="critic updates per actor and target update")
     target_noise: float = Field(0.5, ge=0)
     noise_clip: float = Field(0.4, ge=0)
-    target_value: Literal["min", "mean"] = "min"
-    actor_value: Reduction = "min"
     target_clip: float | None = Field(None, gt=0, description="targets are clipped to +- this")
     saturation_penalty: float = Field(0.0, ge=0, description="weight of relu(|pre-squash output| - threshold)^2")
     saturation_threshold: float = Field(1.5, ge=0)
@@ -98,6 +96,8 @@ class Learner:
 class State:
     learner: Learner
     ring: Ring
+    recent: rollout.Steps | None
+    """Steps that wait for their n-step window to close."""
     worlds: rollout.Worlds
     key: jax.Array
     updates: jax.Array
@@ -133,7 +133,7 @@ def targets(config: Config, nets: Nets, actions: Actions, target: Pair, batch: S
     history = nets.critics.history(target.critics, batch.obs, batch.action)
     next_history = jax.tree.map(lambda x: x[1:], history)
     value = reduce_twins(nets.critics.q(target.critics, next_history, batch.obs[1:], next_action), config.target_value)
-    y = n_step_returns(batch.reward, h.gamma * (1.0 - batch.terminated), value, config.n_step)
+    y = n_step_returns(batch.reward, discounts(batch, h.gamma), value, config.n_step)
     if config.target_clip is not None:
         y = jnp.clip(y, -config.target_clip, config.target_clip)
     return jax.lax.stop_gradient(y)
@@ -146,7 +146,8 @@ def actor_loss(config: Config, nets: Nets, actions: Actions, actor, critics, his
     history = jax.lax.stop_gradient(history)
     q = reduce_twins(nets.critics.q(critics, history, batch.obs[:-1], action), config.actor_value)
     excess = jnp.maximum(jnp.abs(raw) - config.saturation_threshold, 0.0)
-    return -jnp.mean(q) + penalty * jnp.mean(excess**2), jnp.mean(actions.saturated(action))
+    loss = -mean_in_play(q, batch.alive) + penalty * jnp.mean(excess**2)
+    return loss, jnp.mean(actions.saturated(action))
 
 
 def noise_std(config: Config, h: HParams, updates):
@@ -196,7 +197,13 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
     def init(key, hparams) -> State:
         key_nets, key_worlds, key_warm, key_run = jax.random.split(key, 4)
         params = nets.init(key_nets)
-        worlds, ring = source.fill(key_worlds, key_warm, config.exploration.guided_warmup)
+        worlds, ring, recent = source.fill(
+            key_worlds,
+            key_warm,
+            source.empty_memory((config.num_envs,)),
+            hparams.gamma,
+            config.exploration.guided_warmup,
+        )
         zero = jnp.zeros((), jnp.int32)
         return State(
             learner=Learner(
@@ -206,6 +213,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
                 gradient_steps=zero,
             ),
             ring=ring,
+            recent=recent,
             worlds=worlds,
             key=key_run,
             updates=jnp.copy(zero),
@@ -262,7 +270,8 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
     def update(state: State):
         key, key_collect, key_draw, key_blocks = jax.random.split(state.key, 4)
         worlds, steps, sums = source.collect(state.worlds, explore(state), draw_noise, key_collect)
-        ring = push(state.ring, source.to_sequences(steps))
+        items, recent = source.items(state.recent, steps, state.hparams.gamma)
+        ring = push(state.ring, items)
         blocks = config.gradient_steps() // config.policy_delay
         # All item numbers of an update in one draw: many small draws would cost more than the gather.
         indices = sample_indices(ring, key_draw, (blocks, config.policy_delay, config.batch_size))
@@ -276,7 +285,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         metrics["learning_rate_factor"] = config.learning_rate_factor(state.learner.gradient_steps)
         if config.sequence_length > 1:
             metrics["q_start_bias"] = start_bias(state.learner.params, steps)
-        return State(learner, ring, worlds, key, state.updates + 1, state.hparams), metrics
+        return State(learner, ring, recent, worlds, key, state.updates + 1, state.hparams), metrics
 
     def start_bias(policy, steps):
         """Mean Q(o_0, pi(o_0)) of the collected episodes less the mean of what they returned."""
@@ -297,7 +306,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         hparams=hparams_of(config),
         env_steps_per_update=config.env_steps(),
         gradient_steps_per_update=config.gradient_steps(),
-        warmup_env_steps=config.warmup_pushes() * config.env_steps(),
+        warmup_env_steps=source.warmup_env_steps(),
         num_updates=config.num_updates(),
         vectorise_seeds=not config.recurrent,
         q_values=q_values,

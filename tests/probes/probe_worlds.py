@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.base import Environment
-from envs_jax.spaces import Box
+from envs_jax.spaces import Box, Discrete, Product
 
 
 class Probe(NamedTuple):
@@ -97,3 +97,83 @@ def episodes(probe: Probe) -> np.ndarray:
     shown = CUES[None] * ((step == 0) | (probe.cue_shown_once == 0))[:, None]
     progress = np.broadcast_to((probe.progress_shown * step / LENGTH)[:, None], shown.shape)
     return np.stack([shown, progress], axis=-1)
+
+
+# Worlds for teams and for mixed actions
+
+
+def team_world() -> Environment:
+    """Two agents that see the same; a hidden sign, known to the global state, is paid to both.
+
+    Rewards are sign - (action - goal)^2 with goals of 0.5 and -0.5: one policy for both can only stay between, and only
+    a critic of the global state can know the values.
+    """
+
+    def reset_env(key, params):
+        sign = jax.random.rademacher(key, (), jnp.float32)
+        return jnp.zeros((2, 1)), sign
+
+    def step_env(key, sign, action, params):
+        reward = sign - (action[:, 0] - jnp.array([0.5, -0.5])) ** 2
+        return jnp.zeros((2, 1)), sign, reward, jnp.array(True), jnp.array(False), {}
+
+    return Environment(
+        name="team",
+        default_params=None,
+        reset_env=reset_env,
+        step_env=step_env,
+        observation_space=lambda params: Box(-1.0, 1.0, (2, 1)),
+        action_space=lambda params: Box(-1.0, 1.0, (2, 1)),
+        num_agents=2,
+        global_state=lambda sign, params: sign[None],
+    )
+
+
+def leaving_world(absent_sees: float = 1.0, absent_gets: float = 0.0) -> Environment:
+    """Two agents see the step; each is paid 1 a step, for two steps, but the second leaves after the first.
+
+    An absent agent sees `absent_sees` and is paid `absent_gets`; neither may matter to what is learned.
+    """
+
+    def observed(step):
+        return jnp.stack([step, jnp.where(step > 0, absent_sees, step)])[:, None]
+
+    def reset_env(key, params):
+        return observed(jnp.zeros(())), jnp.zeros(())
+
+    def step_env(key, step, action, params):
+        reward = jnp.stack([jnp.ones(()), jnp.where(step > 0, absent_gets, 1.0)])
+        return observed(step + 1), step + 1, reward, step == 1, jnp.array(False), {}
+
+    return Environment(
+        name="leaving",
+        default_params=None,
+        reset_env=reset_env,
+        step_env=step_env,
+        observation_space=lambda params: Box(-1e6, 1e6, (2, 1)),
+        action_space=lambda params: Box(-1.0, 1.0, (2, 1)),
+        num_agents=2,
+        alive=lambda step, params: jnp.stack([step >= 0, step == 0]),
+    )
+
+
+def mixed_world() -> Environment:
+    """One step: 1 for choosing 1 where the cue is positive and 0 where not, less (amount - cue / 2)^2."""
+
+    def reset_env(key, params):
+        cue = jax.random.rademacher(key, (), jnp.float32)
+        return cue[None], cue
+
+    def step_env(key, cue, action, params):
+        choice, amount = action
+        reward = (choice == (cue > 0)) - (amount[0] - cue / 2) ** 2
+        return cue[None], cue, reward, jnp.array(True), jnp.array(False), {}
+
+    return Environment(
+        name="mixed",
+        default_params=None,
+        reset_env=reset_env,
+        step_env=step_env,
+        observation_space=lambda params: Box(-1.0, 1.0, (1,)),
+        action_space=lambda params: Product((Discrete(2), Box(-1.0, 1.0, (1,)))),
+    )

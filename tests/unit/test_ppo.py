@@ -1,5 +1,7 @@
 """PPO's loss against numbers computed row by row, its keys, and the rules of a traced algorithm."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,10 +10,12 @@ from pydantic import ValidationError
 
 from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete
+from purerl import policy_gradient
 from purerl.algos import ppo
 from purerl.networks import NetworkConfig
 from purerl.onpolicy import ActorCritic, Memory
 from purerl.policies import Outputs, env_action
+from purerl.policy_gradient import Batch, Coefficients, adapted_kl_coef, clipped_surrogate
 
 LINEAR = NetworkConfig(hidden_sizes=())
 CONFIG = ppo.Config(actor=LINEAR, critic=LINEAR, num_envs=2, steps_per_update=8, minibatches=2, epochs=2)
@@ -33,7 +37,7 @@ def linear_case(config: ppo.Config):
     masked_old = log_softmax(np.where(LEGAL, old, -1e9))
     rows = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (obs, old, masked_old[np.arange(5), action]))
     old_value, advantage, target = (jnp.asarray(x, jnp.float32) for x in rng.normal(size=(3, 5)))
-    batch = ppo.Batch(
+    batch = Batch(
         obs=rows[0], critic_obs=rows[0], legal=jnp.asarray(LEGAL), raw_action=jnp.asarray(action),
         old_outputs=Outputs(rows[1], None), old_log_prob=rows[2], old_value=old_value, advantage=advantage,
         target=target, weight=None,
@@ -51,8 +55,9 @@ def layer(head):
 def test_loss_row_by_row(value_clip, kl_coef):
     config = CONFIG.model_copy(update={"value_clip": value_clip, "kl_coef": kl_coef})
     nets, params, batch = linear_case(config)
-    h = ppo.hparams_of(config)
-    total, watched = ppo.loss(nets, config, params, batch, Memory((), (), None), h, 0.05, kl_coef)
+    c = Coefficients(lr=0.0, lr_factor=1.0, entropy=0.05, value=0.5, kl=kl_coef)
+    objective = partial(clipped_surrogate, clip=0.2)
+    total, watched = policy_gradient.loss(nets, config, objective, params, batch, Memory((), (), None), c)
 
     w, b = layer(params["actor"]["head"])
     wv, bv = layer(params["critic"]["head"])
@@ -88,10 +93,12 @@ def test_at_the_old_policy_the_gradient_is_the_policy_gradient():
     outputs = nets.outputs(params["actor"], batch.obs)
     dist = nets.distribution(outputs, batch.legal)
     batch = batch._replace(old_outputs=outputs, old_log_prob=dist.log_prob(batch.raw_action))
-    h = ppo.hparams_of(CONFIG.model_copy(update={"value_coef": 0.0}))
+    c = Coefficients(lr=0.0, lr_factor=1.0, entropy=0.0, value=0.0, kl=0.0)
+    objective = partial(clipped_surrogate, clip=0.2)
 
     def surrogate(actor):
-        return ppo.loss(nets, CONFIG, {**params, "actor": actor}, batch, Memory((), (), None), h, 0.0, 0.0)[0]
+        learner = {**params, "actor": actor}
+        return policy_gradient.loss(nets, CONFIG, objective, learner, batch, Memory((), (), None), c)[0]
 
     def plain(actor):
         dist = nets.distribution(nets.outputs(actor, batch.obs), batch.legal)
@@ -104,8 +111,8 @@ def test_at_the_old_policy_the_gradient_is_the_policy_gradient():
 @pytest.mark.parametrize(("kl", "factor"), [(0.001, 0.5), (0.01, 1.0), (0.02, 2.0)])
 def test_the_kl_coefficient_follows_its_target(kl, factor):
     config = CONFIG.model_copy(update={"kl_coef": 0.2, "kl_target": 0.01})
-    assert float(ppo.adapted_kl_coef(config, jnp.float32(0.2), jnp.float32(kl))) == pytest.approx(0.2 * factor)
-    assert float(ppo.adapted_kl_coef(CONFIG, jnp.float32(0.2), jnp.float32(kl))) == pytest.approx(0.2)
+    assert float(adapted_kl_coef(config, jnp.float32(0.2), jnp.float32(kl))) == pytest.approx(0.2 * factor)
+    assert float(adapted_kl_coef(CONFIG, jnp.float32(0.2), jnp.float32(kl))) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,343 @@
+"""SAC (Haarnoja et al. 2018a, b; choices: Christodoulou 2019), feed-forward on transitions or recurrent on episodes.
+
+Reading order: `Config`, `HParams`, `State`, networks, targets, losses, `make` (acting, one gradient block, update).
+`purerl.soft` has the policy, its value and the temperature, `purerl.critics` the twin critics, `purerl.offpolicy` how
+experience is collected. Agents share one network: their axis is folded into the batch.
+
+Deviations from the papers, each behind a key where one is named: the temperature's gradient is taken with log alpha in
+alpha's place; actor and critic gradients of one step use the same parameters; gradients are clipped by their global
+norm; n-step returns (`n_step`) count the rewards of the replay without correction and no entropy before the bootstrap;
+several critic updates per actor, temperature and target update (`policy_delay`); the mean of both critics instead of
+their minimum (`target_value`, `actor_value`); the entropy that choices are steered to is a share of the logarithm of
+the number that is legal (`target_entropy_share`; the paper's 0.98 keeps policies near uniform); exploration noise may
+be correlated over time (`noise_correlation`; as in Eberhard et al. 2023), each action still distributed as the policy
+says; `critic_preview` as in TD3.
+"""
+
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from pydantic import Field, model_validator
+
+from envs_jax.adapters import with_agent_axis
+from envs_jax.base import Environment
+from purerl import rollout, sharding
+from purerl.actions import Actions, Choices, actions_of
+from purerl.buffers import Ring, Sequences, push, sample_indices, take
+from purerl.critics import Critics, critic_loss, mean_in_play
+from purerl.networks import Network, NetworkConfig
+from purerl.offpolicy import ReplayConfig, discounts, source_of, to_batch
+from purerl.optimizers import loss_step, make_optimizer
+from purerl.returns import n_step_returns
+from purerl.soft import SoftPolicy, entropy_aim, entropy_target, soft_value, temperature_loss
+from purerl.types import Algorithm
+
+WIDE = NetworkConfig(hidden_sizes=(256, 256))
+
+
+class Config(ReplayConfig):
+    """Keys of SAC beside those of `ReplayConfig`."""
+
+    name: Literal["sac"] = "sac"
+    total_env_steps: int = Field(100_000, gt=0)
+    num_envs: int = Field(1, gt=0, description="environments stepped in parallel")
+    steps_per_update: int = Field(1, gt=0, description="steps of every environment per update call")
+    sequence_length: int = Field(1, gt=0, description="1: transitions; otherwise the episode length")
+    batch_size: int = Field(256, gt=0, description="sequences per gradient update")
+    gamma: float = Field(0.99, ge=0, le=1)
+    tau: float = Field(0.005, gt=0, le=1)
+    policy_delay: int = Field(1, ge=1, description="critic updates per actor, temperature and target update")
+    actor_lr: float = Field(3e-4, gt=0)
+    critic_lr: float = Field(3e-4, gt=0)
+    alpha_lr: float = Field(3e-4, gt=0, description="of the temperature")
+    max_grad_norm: float = Field(5.0, gt=0)
+    initial_alpha: float = Field(0.1, gt=0)
+    learn_alpha: bool = Field(True, description="false: the temperature stays at initial_alpha")
+    target_entropy: float | Literal["auto"] = Field(
+        "auto", description="auto: minus the number of action components; for choices target_entropy_share"
+    )
+    target_entropy_share: float = Field(0.5, ge=0, le=1, description="of the log of the number of (legal) choices")
+    log_std_min: float = Field(-10.0, description="of the normal before squashing")
+    log_std_max: float = 2.0
+    noise_correlation: float = Field(0.0, ge=0, lt=1, description="of exploration noise from one step to the next")
+    guided_warmup: bool = Field(False, description="warm up with the environment's rule instead of uniform actions")
+    actor: NetworkConfig = WIDE
+    critic: NetworkConfig = WIDE
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        if self.log_std_min >= self.log_std_max:
+            raise ValueError(f"log_std_min {self.log_std_min} must be below log_std_max {self.log_std_max}")
+        return self
+
+
+@struct.dataclass
+class HParams:
+    """The numbers that may be traced: a sweep over them compiles once."""
+
+    gamma: jax.Array
+    tau: jax.Array
+    actor_lr: jax.Array
+    critic_lr: jax.Array
+    alpha_lr: jax.Array
+    initial_alpha: jax.Array
+    target_entropy: jax.Array
+    target_entropy_share: jax.Array
+    """Added for choices: times the log of their number."""
+    noise_correlation: jax.Array
+
+
+class Parts(NamedTuple):
+    """Parameters, or the states of their optimisers; critics have leaves with a leading axis of 2."""
+
+    actor: Any
+    critics: Any
+    log_alpha: Any
+
+
+@struct.dataclass
+class Learner:
+    """What gradient steps change."""
+
+    params: Parts
+    target: Any
+    """Parameters of the target critics."""
+    optimizer: Parts
+    gradient_steps: jax.Array
+
+
+class Memory(NamedTuple):
+    """What acting carries from step to step, empty at the start of an episode."""
+
+    actor: Any
+    noise: jax.Array
+    """[B, A, k] of the step before."""
+    begun: jax.Array
+    """[B, 1, 1]: 1 after the first step."""
+
+
+@struct.dataclass
+class State:
+    learner: Learner
+    ring: Ring
+    recent: rollout.Steps | None
+    """Steps that wait for their n-step window to close."""
+    worlds: rollout.Worlds
+    key: jax.Array
+    updates: jax.Array
+    """Update calls done."""
+    hparams: HParams
+
+
+class Nets(NamedTuple):
+    """Networks and what their outputs mean. Sequences are [T, N, ...], N = batch * agents."""
+
+    policy: SoftPolicy
+    actor: Network
+    critics: Critics
+
+    def init(self, key, initial_alpha) -> Parts:
+        key_actor, key_critics = jax.random.split(key)
+        return Parts(self.actor.init(key_actor), self.critics.init(key_critics), jnp.log(initial_alpha))
+
+
+def networks(config: Config, actions: Actions | Choices, critics: Critics) -> Nets:
+    policy = SoftPolicy(actions, config.log_std_min, config.log_std_max)
+    return Nets(policy, policy.network(config.actor, critics.obs_dim), critics)
+
+
+def targets(config: Config, nets: Nets, params: Parts, target, batch: Sequences, h: HParams, noise):
+    """Bootstrapped targets [T, N] for all steps, from one unroll of actor and target critics over T + 1 observations.
+
+    Args:
+        noise: from `policy.draw`, [T, N, k].
+    """
+    outputs = nets.actor(params.actor, batch.obs)[1:]
+    history = nets.critics.history(target, batch.obs, batch.action)
+    history = jax.tree.map(lambda x: x[1:], history)
+    legal = None if batch.legal is None else batch.legal[1:]
+    alpha = jnp.exp(params.log_alpha)
+    value, _ = soft_value(
+        nets.policy, nets.critics, target, outputs, history, batch.obs[1:], legal, alpha, noise, config.target_value
+    )
+    y = n_step_returns(batch.reward, discounts(batch, h.gamma), value, config.n_step)
+    return jax.lax.stop_gradient(y)
+
+
+def actor_loss(config: Config, nets: Nets, actor, critics, log_alpha, history, batch: Sequences, noise):
+    """-(Q - alpha log pi) of the actor's own actions; and their entropy [T, N]."""
+    legal = None if batch.legal is None else batch.legal[:-1]
+    outputs, history = nets.actor(actor, batch.obs[:-1]), jax.lax.stop_gradient(history)
+    value, entropy = soft_value(
+        nets.policy, nets.critics, critics, outputs, history, batch.obs[:-1], legal, jnp.exp(log_alpha), noise,
+        config.actor_value,
+    )  # fmt: skip
+    return -mean_in_play(value, batch.alive), entropy
+
+
+def alpha_loss(nets: Nets, log_alpha, entropy, batch: Sequences, h: HParams):
+    """The temperature's loss with the entropy [T, N] of the actor before its step; and the entropy it steers to."""
+    legal = None if batch.legal is None else batch.legal[:-1]
+    wanted = entropy_target(nets.policy, h.target_entropy, h.target_entropy_share, legal)
+    return temperature_loss(log_alpha, entropy, wanted, batch.alive), mean_in_play(wanted + 0 * entropy, batch.alive)
+
+
+def hparams_of(config: Config, actions: Actions | Choices) -> HParams:
+    values = (
+        config.gamma, config.tau, config.actor_lr, config.critic_lr, config.alpha_lr, config.initial_alpha,
+        *entropy_aim(actions, config.target_entropy, config.target_entropy_share), config.noise_correlation,
+    )  # fmt: skip
+    return HParams(*(jnp.asarray(v, jnp.float32) for v in values))
+
+
+def correlated(memory: Memory, noise, correlation):
+    """Standard normal noise that remembers: an autoregression of order one, stationary from the first step on."""
+    rest = jnp.where(memory.begun > 0, jnp.sqrt(1.0 - correlation**2), 1.0)
+    return correlation * memory.noise + rest * noise
+
+
+def make(config: Config, env: Environment, env_params=None) -> Algorithm:
+    """Bind SAC to an environment.
+
+    Raises:
+        ValueError: a range of actions without bounds, correlated noise with choices, or a `sequence_length` that is
+            neither 1 nor the episode length.
+    """
+    env = with_agent_axis(env)
+    env_params = env.default_params if env_params is None else env_params
+    actions = actions_of(env, env_params)
+    if isinstance(actions, Choices) and config.noise_correlation > 0:
+        raise ValueError(f"algo.noise_correlation {config.noise_correlation} needs a range of actions, not choices")
+    source = source_of(config, env, env_params, actions)
+    nets = networks(config, actions, source.critics())
+    policy, agents = nets.policy, source.agents
+    optimizer = make_optimizer(config.optimizer, config.max_grad_norm)
+
+    def act(actor, carry, obs, mask, key, greedy):
+        carry, outputs = nets.actor.step(actor, carry, obs)
+        return policy.choose(outputs, mask, key, greedy), carry
+
+    def explore(state: State):
+        def choose(worlds, noise):
+            memory: Memory = worlds.carry
+            legal = rollout.facts_of(env, env_params, worlds.state).legal
+            actor, outputs = nets.actor.step(state.learner.params.actor, memory.actor, worlds.obs)
+            noise = correlated(memory, noise, state.hparams.noise_correlation)
+            raw = policy.distribution(outputs, legal).sample_from(noise)
+            return policy.env_action(raw), Memory(actor, noise, jnp.ones_like(memory.begun)), None
+
+        return choose
+
+    def init(key, hparams) -> State:
+        key_nets, key_worlds, key_warm, key_run = jax.random.split(key, 4)
+        params = nets.init(key_nets, hparams.initial_alpha)
+        silence = jnp.zeros((config.num_envs, agents, actions.dim))
+        memory = Memory(source.empty_memory((config.num_envs,)), silence, jnp.zeros((config.num_envs, 1, 1)))
+        worlds, ring, recent = source.fill(key_worlds, key_warm, memory, hparams.gamma, config.guided_warmup)
+        zero = jnp.zeros((), jnp.int32)
+        return State(
+            learner=Learner(
+                params=params,
+                target=jax.tree.map(jnp.copy, params.critics),  # donated: the same buffer must not appear twice
+                optimizer=Parts(*(optimizer.init(part) for part in params)),
+                gradient_steps=zero,
+            ),
+            ring=ring,
+            recent=recent,
+            worlds=worlds,
+            key=key_run,
+            updates=jnp.copy(zero),
+            hparams=hparams,
+        )
+
+    def draw_share(key):
+        """Noise for a batch, drawn whole, so that the numbers do not depend on how many devices share it."""
+        return sharding.own_share(policy.draw(key, (config.sequence_length, config.batch_size * agents)), axis=1)
+
+    def gradient_block(learner: Learner, ring: Ring, indices, key, h: HParams):
+        """`policy_delay` critic updates; actor, temperature and target updates with the last of them."""
+        params, opt, gradient_steps = learner.params, learner.optimizer, learner.gradient_steps
+        for k in range(config.policy_delay):
+            key, key_next = jax.random.split(key)
+            batch = to_batch(take(ring, sharding.own_share(indices[k])))
+            batch = batch.replace(action=actions.features(batch.action))  # type: ignore[attr-defined]
+            factor = config.learning_rate_factor(gradient_steps)
+            y = targets(config, nets, params, learner.target, batch, h, draw_share(key_next))
+            before = params.critics
+            (loss, (q, history)), critic_norm, critics, critic_opt = loss_step(
+                optimizer,
+                partial(critic_loss, nets.critics, batch=batch, y=y),
+                params.critics,
+                opt.critics,
+                factor * h.critic_lr,
+            )
+            params, opt = params._replace(critics=critics), opt._replace(critics=critic_opt)
+            gradient_steps = gradient_steps + 1
+        noise = draw_share(key)
+        (policy_loss, entropy), actor_norm, actor, actor_opt = loss_step(
+            optimizer,
+            lambda actor: actor_loss(config, nets, actor, before, params.log_alpha, history, batch, noise),
+            params.actor,
+            opt.actor,
+            factor * h.actor_lr,
+        )
+        (temperature, wanted), _, log_alpha, alpha_opt = loss_step(
+            optimizer,
+            lambda log_alpha: alpha_loss(nets, log_alpha, entropy, batch, h),
+            params.log_alpha,
+            opt.log_alpha,
+            factor * h.alpha_lr * config.learn_alpha,
+        )
+        metrics = {
+            "critic_loss": loss,
+            "actor_loss": policy_loss,
+            "alpha_loss": temperature,
+            "alpha": jnp.exp(params.log_alpha),
+            "entropy": mean_in_play(entropy, batch.alive),
+            "target_entropy": wanted,
+            "q1_mean": jnp.mean(q[0]),
+            "q2_mean": jnp.mean(q[1]),
+            "target_mean": jnp.mean(y),
+            "critic_grad_norm": critic_norm,
+            "actor_grad_norm": actor_norm,
+        }
+        target = optax.incremental_update(params.critics, learner.target, h.tau)
+        params = Parts(actor, params.critics, log_alpha)
+        return Learner(params, target, Parts(actor_opt, opt.critics, alpha_opt), gradient_steps), metrics
+
+    def update(state: State):
+        key, key_collect, key_draw, key_blocks = jax.random.split(state.key, 4)
+        draw_noise = lambda key: policy.draw(key, (config.num_envs, agents))  # noqa: E731
+        worlds, steps, sums = source.collect(state.worlds, explore(state), draw_noise, key_collect)
+        items, recent = source.items(state.recent, steps, state.hparams.gamma)
+        ring = push(state.ring, items)
+        blocks = config.gradient_steps() // config.policy_delay
+        # All item numbers of an update in one draw: many small draws would cost more than the gather.
+        indices = sample_indices(ring, key_draw, (blocks, config.policy_delay, config.batch_size))
+        keys = jax.random.split(key_blocks, blocks)
+        learner, watched = jax.lax.scan(
+            lambda learner, block: gradient_block(learner, ring, *block, state.hparams), state.learner, (indices, keys)
+        )
+        metrics = sharding.mean_over_shares({name: jnp.mean(values) for name, values in watched.items()})
+        metrics |= rollout.episode_means(sums)
+        metrics["learning_rate_factor"] = config.learning_rate_factor(state.learner.gradient_steps)
+        return State(learner, ring, recent, worlds, key, state.updates + 1, state.hparams), metrics
+
+    return Algorithm(
+        init=init,
+        update=update,
+        policy=lambda state: state.learner.params.actor,
+        act=act,
+        initial_carry=source.empty_memory,
+        hparams=hparams_of(config, actions),
+        env_steps_per_update=config.env_steps(),
+        gradient_steps_per_update=config.gradient_steps(),
+        warmup_env_steps=source.warmup_env_steps(),
+        num_updates=config.num_updates(),
+        vectorise_seeds=not config.recurrent,
+        warmup_report=None if isinstance(actions, Choices) else lambda state: source.warmup_report(state.ring),
+    )
