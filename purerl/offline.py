@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from envs_jax.base import Environment
 from purerl import sharding
@@ -50,6 +50,18 @@ class OfflineConfig(BaseModel):
     log_std_min: float = Field(-5.0, description="of the squashed normal; recorded rules would drive it to -infinity")
     log_std_max: float = 2.0
     actor: NetworkConfig = NetworkConfig(hidden_sizes=(256, 256))
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        if self.log_std_min >= self.log_std_max:
+            raise ValueError(f"log_std_min {self.log_std_min} must be below log_std_max {self.log_std_max}")
+        if self.recurrent and self.sequence_length == 1:
+            raise ValueError("recurrent networks need sequence_length = episode length, not 1")
+        return self
+
+    @property
+    def recurrent(self) -> bool:
+        return self.actor.recurrent
 
 
 class Recorded:
@@ -162,7 +174,7 @@ def assemble(
         gradient_steps_per_update=config.gradient_steps_per_update,
         warmup_env_steps=0,
         num_updates=max(config.total_gradient_steps // config.gradient_steps_per_update, 1),
-        vectorise_seeds=not config.actor.recurrent,
+        vectorise_seeds=not config.recurrent,
         read_data=recorded.read,
         **more,
     )

@@ -78,12 +78,14 @@ class Config(OfflineConfig):
     critic: NetworkConfig = NetworkConfig(hidden_sizes=(256, 256))
 
     @model_validator(mode="after")
-    def _consistent(self):
-        if (self.actor.recurrent or self.critic.recurrent) and self.sequence_length == 1:
-            raise ValueError("recurrent networks need sequence_length = episode length, not 1")
+    def _weighted(self):
         if self.lagrange_threshold is not None and self.min_q_weight == 0:
             raise ValueError("lagrange_threshold adapts min_q_weight and needs one to start from: set it above 0")
         return self
+
+    @property
+    def recurrent(self) -> bool:
+        return self.actor.recurrent or self.critic.recurrent
 
 
 @struct.dataclass

@@ -64,8 +64,8 @@ copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 class Run:
     """A compiled algorithm in which every use of a random key is checked; `update` is donated and traced once."""
 
-    def __init__(self, module, config, updates: int):
-        self.algorithm = module.make(config, marker_world())
+    def __init__(self, module, config, updates: int, world: Environment | None = None):
+        self.algorithm = module.make(config, marker_world() if world is None else world)
         self._init = jax.jit(self.algorithm.init)
         update = chex.assert_max_traces(self.algorithm.update, n=1)
         self._update = jax.jit(update, donate_argnums=0)
