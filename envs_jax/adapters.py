@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -80,14 +80,19 @@ def _space_with_agent(space: Space) -> Any:
     return Box(low, high, (1, *space.shape))
 
 
-def gymnax_env(task: str, **settings: Any) -> Environment:
+def gymnax_env(task: str, observed: Sequence[int] | None = None, **settings: Any) -> Environment:
     """A gymnax >= 1.0 task such as `Pendulum-v1`; `settings` replace fields of its parameters.
 
     Observations become float32 (discrete ones become one-hot vectors) and state leaves keep one strong dtype, so
     that a scan over steps compiles once.
 
+    Args:
+        observed: the components of the observation vector that the agent sees, in this order; None: all. Hiding the
+            velocities of a mechanical task makes it partially observed.
+
     Raises:
-        ValueError: unknown task or parameter (naming the nearest), or a space that is not a box or discrete.
+        ValueError: unknown task or parameter (naming the nearest), a space that is not a box or discrete, or `observed`
+            that does not fit the observation.
     """
     import gymnax  # Imported here: it costs seconds, and most runs never need it.
 
@@ -102,27 +107,36 @@ def gymnax_env(task: str, **settings: Any) -> Environment:
         env = env.with_transition_gradients()
     default_params = default_params.replace(**settings)
 
-    def observation_space(params):
+    def whole_space(params):
         space = _converted_space(env.observation_space, params)
         return space if isinstance(space, Box) else Box(0.0, 1.0, (space.n,))
 
     num_categories = getattr(env.observation_space(default_params), "n", None)
+    seen = None if observed is None else _components(observed, whole_space(default_params).shape)
 
-    def observed(obs):
+    def observation_space(params):
+        space = whole_space(params)
+        if seen is None:
+            return space
+        low, high = (np.broadcast_to(bound, space.shape)[seen] for bound in (space.low, space.high))
+        return Box(low, high, seen.shape)
+
+    def observation(obs):
         if num_categories is not None:
-            return jax.nn.one_hot(obs, num_categories, dtype=jnp.float32)
-        return jnp.asarray(obs, jnp.float32)
+            obs = jax.nn.one_hot(obs, num_categories)
+        obs = jnp.asarray(obs, jnp.float32)
+        return obs if seen is None else obs[seen]
 
     def reset_env(key, params):
         obs, state = env.reset_env(key, params)
-        return observed(obs), jax.tree.map(_strong, state)
+        return observation(obs), jax.tree.map(_strong, state)
 
     def step_env(key, state, action, params):
         obs, state_next, reward, terminated, info = env.step_env(key, state, action, params)
         state_next = jax.tree.map(lambda new, old: jnp.asarray(new, jnp.result_type(old)), state_next, state)
         truncated = env.is_truncated(state_next, params)
         flags = [jnp.asarray(flag, bool).reshape(()) for flag in (terminated, truncated)]
-        return observed(obs), state_next, jnp.asarray(reward, jnp.float32).reshape(()), *flags, info
+        return observation(obs), state_next, jnp.asarray(reward, jnp.float32).reshape(()), *flags, info
 
     return Environment(
         name=f"gymnax:{task}",
@@ -134,6 +148,17 @@ def gymnax_env(task: str, **settings: Any) -> Environment:
         max_episode_length=int(getattr(default_params, "max_steps_in_episode", 1000)),
         differentiable=env.supports_transition_gradients,
     )
+
+
+def _components(observed: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """`observed` as an array, checked against the shape of the observation."""
+    if len(shape) != 1:
+        raise ValueError(f"observed = {observed!r}: only vectors have components, this observation has shape {shape}")
+    listed = list(observed) if isinstance(observed, Sequence) else []
+    valid = all(type(i) is int and 0 <= i < shape[0] for i in listed)
+    if not listed or not valid or len(set(listed)) != len(listed):
+        raise ValueError(f"observed = {observed!r}: list different components from 0 to {shape[0] - 1}")
+    return np.array(listed)
 
 
 def _strong(leaf: Any) -> jax.Array:

@@ -19,8 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import envs_jax
 
 ALGORITHMS: dict[str, str] = {
+    "apg": "purerl.algos.apg",
+    "appo": "purerl.algos.impala",
     "bc": "purerl.algos.bc",
     "cql": "purerl.algos.cql",
+    "impala": "purerl.algos.impala",
     "ppo": "purerl.algos.ppo",
     "sac": "purerl.algos.sac",
     "td3": "purerl.algos.td3",

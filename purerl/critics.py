@@ -3,7 +3,7 @@
 Sequences are [T, N, ...], N = batch * agents. A value is asked for in two steps: `history` is what both critics know
 before each action, `q` the values of actions given it.
 
-- Feed-forward: the history is the observation itself.
+- Feed-forward: the history is the observation itself (what convolutions see of it, where the network has some).
 - `history`: an LSTM reads (o_t, a_{t-1}) and the head sees a_t, so that changing a_t for the actor's loss leaves the
   history untouched.
 - `concat`: the LSTM reads (o_t, a_t) at every step; its memory before the step is the history.
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from purerl.buffers import Sequences
-from purerl.networks import Core, Head, NetworkConfig, initial_carry
+from purerl.networks import Head, NetworkConfig, initial_carry, make_core
 
 CriticArch = Literal["history", "concat"]
 Reduction = Literal["min", "mean", "q1"]
@@ -48,14 +48,15 @@ class Critics:
             raise ValueError("critics of choices show no preview and keep the action out of their memory (history)")
         self.config, self.arch, self.preview, self.choices = config, arch, preview, choices
         self.obs_dim, self.action_dim = obs_dim, action_dim
-        self.core, self.head = Core(config), Head(config, action_dim if choices else 1)
+        self.in_dim = obs_dim + (action_dim if config.recurrent else 0)
+        self.core, self.head = make_core(config, self.in_dim), Head(config, action_dim if choices else 1)
 
     def init(self, key):
         return jax.vmap(self._init)(jax.random.split(key))
 
     def _init(self, key):
         key_core, key_head = jax.random.split(key)
-        xs = jnp.zeros((1, 1, self.obs_dim + (self.action_dim if self.config.recurrent else 0)))
+        xs = jnp.zeros((1, 1, self.in_dim))
         core: Any = self.core.init(key_core, xs)
         parts: list[Any] = [self.core.apply(core, xs)]
         if not self.choices and not (self.config.recurrent and self.arch == "concat"):
@@ -74,7 +75,7 @@ class Critics:
 
     def _history(self, params, obs, action):
         if not self.config.recurrent:
-            return obs
+            return self.core.apply(params["core"], obs)
         if self.arch == "history":
             previous = jnp.concatenate([jnp.zeros_like(action[:1]), action[: obs.shape[0] - 1]])
             return self.core.apply(params["core"], jnp.concatenate([obs, previous], axis=-1))

@@ -315,14 +315,14 @@ class Run(NamedTuple):
     algorithm: Algorithm
 
 
-def build(config: RunConfig, calibration: Mapping[str, Any] | None = None) -> Run:
-    """Environment and algorithm of a configuration.
+def build(config: RunConfig, calibration: Mapping[str, Any] | None = None, env: Environment | None = None) -> Run:
+    """Environment and algorithm of a configuration; `env` is the environment where it has been made before.
 
     Raises:
         ConfigError: the environment or the algorithm refuses its settings.
         FileNotFoundError, DataError: from the environment's data.
     """
-    env = build_env(config, calibration)
+    env = build_env(config, calibration) if env is None else env
     algorithm_config = config.algorithm_config()
     module = algorithm_module(config)
     algorithm = _user_input("algo", lambda: module.make(algorithm_config, env, env.default_params))

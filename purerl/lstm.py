@@ -74,7 +74,7 @@ def lstm_step(params: Params, carry: Carry, x: jax.Array) -> tuple[Carry, jax.Ar
     return carry, carry[0]
 
 
-def _keep(reset: jax.Array | None, tree: Any) -> Any:
+def emptied(reset: jax.Array | None, tree: Any) -> Any:
     """Leaves [B, H], zeroed in the rows where `reset` [B] is set."""
     return tree if reset is None else jax.tree.map(lambda v: jnp.where(reset[:, None], 0.0, v), tree)
 
@@ -83,7 +83,7 @@ def _keep(reset: jax.Array | None, tree: Any) -> Any:
 def _unroll(weights, xs, carry, reset):
     def body(carry, inputs):
         x, reset_t = inputs
-        carry, _ = _advance(weights, _keep(reset_t, carry), x)
+        carry, _ = _advance(weights, emptied(reset_t, carry), x)
         return carry, carry[0]
 
     carry, hs = jax.lax.scan(body, carry, (xs, reset))
@@ -93,7 +93,7 @@ def _unroll(weights, xs, carry, reset):
 def _unroll_forward(weights, xs, carry0, reset):
     def body(carry, inputs):
         x, reset_t = inputs
-        carry = _keep(reset_t, carry)
+        carry = emptied(reset_t, carry)
         c_before = carry[1]
         carry, (i, f, o, g, tanh_c) = _advance(weights, carry, x)
         coefficients = (
@@ -102,7 +102,7 @@ def _unroll_forward(weights, xs, carry0, reset):
             tanh_c * o * (1 - o),  # dz_o / dh
             i * (1 - g * g),  # dz_g / dc
             o * (1 - tanh_c * tanh_c),  # dc / dh
-            _keep(reset_t, f),  # dc_{t-1} / dc
+            emptied(reset_t, f),  # dc_{t-1} / dc
         )
         return carry, (carry[0], coefficients)
 
@@ -124,8 +124,8 @@ def _unroll_backward(saved, gradients):
         d_c = d_c + d_h * dc_dh
         # Stacked on an axis of their own: a concatenation of columns would not vectorise.
         d_z = jnp.stack([d_c * k_i, d_c * k_f, d_h * k_o, d_c * k_g], axis=1).reshape(d_h.shape[0], 4 * hidden)
-        d_weights = d_weights + _inputs(x, _keep(reset_t, h_before)).T @ d_z
-        return (_keep(reset_t, d_z @ w_h_transposed), d_c * forget, d_weights), d_z
+        d_weights = d_weights + _inputs(x, emptied(reset_t, h_before)).T @ d_z
+        return (emptied(reset_t, d_z @ w_h_transposed), d_c * forget, d_weights), d_z
 
     inputs = (xs, hs_before, reset, d_hs, coefficients)
     (d_h0, d_c0, d_weights), d_zs = jax.lax.scan(body, (*d_carry, jnp.zeros_like(weights)), inputs, reverse=True)

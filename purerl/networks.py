@@ -1,30 +1,76 @@
-"""Networks: a core over time (LSTM, or none) and a multilayer perceptron on top. Parameters are plain dicts.
+"""Networks: a core (convolutions, then memory over time, or neither) and a multilayer perceptron on top.
 
-Reading order: `NetworkConfig`, `Core`, `Head`, `Network` (both as functions of parameters). Time is the first axis,
-batch the second.
+Reading order: `NetworkConfig`, `Core`, `convolved`, `Head`, `Network` (both as functions of parameters). Time is the
+first axis, batch the second. Parameters are plain dicts.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
+from purerl.gru import gru_sequence, gru_step, init_gru
 from purerl.lstm import init_lstm, lstm_sequence, lstm_step
 
 Activation = Literal["relu", "tanh", "silu", "elu"]
 ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh, "silu": nn.silu, "elu": nn.elu}
 
 
+class Cell(NamedTuple):
+    """A kind of recurrent layer; its carry is any tree of arrays [..., hidden]."""
+
+    init: Callable[..., Any]
+    sequence: Callable[..., Any]
+    step: Callable[..., Any]
+    empty: Callable[[jax.Array], Any]
+    """Zeros [..., hidden] -> the carry of an empty memory."""
+
+
+CELLS = {
+    "lstm": Cell(init_lstm, lstm_sequence, lstm_step, lambda zeros: (zeros, zeros)),
+    "gru": Cell(init_gru, gru_sequence, gru_step, lambda zeros: zeros),
+}
+
+
+class ConvConfig(BaseModel):
+    """Convolutions over an observation that is a picture, without padding."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    grid: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
+        description="height, width and planes of the observation before it was flattened"
+    )
+    features: tuple[PositiveInt, ...] = Field((16,), min_length=1, description="filters of every layer")
+    kernel: int = Field(3, ge=1, description="height and width of the filters")
+    stride: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self):
+        if min(self.sizes()[-2]) < self.kernel:
+            raise ValueError(f"a kernel of {self.kernel} does not fit: layers see {[list(s) for s in self.sizes()]}")
+        return self
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of the observation and after every layer."""
+        sizes = [self.grid[:2]]
+        for _ in self.features:
+            height, width = ((size - self.kernel) // self.stride + 1 for size in sizes[-1])
+            sizes.append((height, width))
+        return sizes
+
+
 class NetworkConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    lstm_hidden_size: int = Field(0, ge=0, description="0: feed-forward")
-    lstm_num_layers: int = Field(1, ge=1)
-    lstm_skip: bool = Field(False, description="show the head the observation beside the LSTM output")
+    conv: ConvConfig | None = Field(None, description="look at the observation as a picture first")
+    cell: Literal["lstm", "gru"] = Field("lstm", description="kind of the recurrent layers")
+    lstm_hidden_size: int = Field(0, ge=0, description="width of the recurrent layers; 0: feed-forward")
+    lstm_num_layers: int = Field(1, ge=1, description="recurrent layers")
+    lstm_skip: bool = Field(False, description="show the head the observation beside the recurrent output")
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: Activation = "relu"
 
@@ -34,7 +80,7 @@ class NetworkConfig(BaseModel):
 
 
 class Core(nn.Module):
-    """Memory over time: stacked LSTM layers, or the identity for feed-forward networks."""
+    """Convolutions and memory over time: stacked recurrent layers. The identity where a network has neither."""
 
     config: NetworkConfig
 
@@ -43,32 +89,77 @@ class Core(nn.Module):
         if not c.recurrent:
             return []
         widths = [in_dim] + [c.lstm_hidden_size] * (c.lstm_num_layers - 1)
-        return [self.param(f"lstm_{i}", init_lstm, width, c.lstm_hidden_size) for i, width in enumerate(widths)]
+        init = CELLS[c.cell].init
+        return [self.param(f"{c.cell}_{i}", init, width, c.lstm_hidden_size) for i, width in enumerate(widths)]
+
+    def look(self, xs):
+        """Features [..., f] of observations [..., d]."""
+        c = self.config.conv
+        if c is None:
+            return xs
+        h = xs.reshape(-1, *c.grid)
+        for i, width in enumerate(c.features):
+            p = self.param(f"conv_{i}", _init_conv, (c.kernel, c.kernel, h.shape[-1], width))
+            h = ACTIVATIONS[self.config.activation](convolved(h, p["kernel"], c.stride) + p["bias"])
+        return h.reshape(*xs.shape[:-1], -1)
 
     @nn.compact
     def __call__(self, xs, carry=None, reset=None):
-        """Features [T, B, f] of a whole sequence xs [T, B, d].
+        """Features [T, B, f] of a whole sequence xs [T, B, d]; without memory any [..., d].
 
         Args:
             carry: memory before the first step as in `initial_carry`; None: empty.
             reset: bool [T, B]: empty the memory before this step; None: never.
         """
-        h = xs
+        xs = h = self.look(xs)
         for i, params in enumerate(self.layers(xs.shape[-1])):
-            h, _ = lstm_sequence(params, h, carry[i] if carry else None, reset)
+            h, _ = CELLS[self.config.cell].sequence(params, h, carry[i] if carry else None, reset)
         return self._join(h, xs)
 
     @nn.compact
     def step(self, carry, x):
         """One step: (next carry, features [..., f]) for x [..., d]; the same numbers as the whole sequence."""
-        h, carries = x, []
+        x = h = self.look(x)
+        carries = []
         for params, layer_carry in zip(self.layers(x.shape[-1]), carry, strict=True):
-            layer_carry, h = lstm_step(params, layer_carry, h)
+            layer_carry, h = CELLS[self.config.cell].step(params, layer_carry, h)
             carries.append(layer_carry)
         return tuple(carries), self._join(h, x)
 
     def _join(self, h, x):
         return jnp.concatenate([h, x], axis=-1) if self.config.recurrent and self.config.lstm_skip else h
+
+
+def _init_conv(key: jax.Array, shape: tuple[int, ...]) -> dict[str, jax.Array]:
+    return {"kernel": nn.initializers.lecun_uniform()(key, shape), "bias": jnp.zeros(shape[-1:])}
+
+
+def make_core(config: NetworkConfig, in_dim: int) -> Core:
+    """The core for inputs [..., in_dim].
+
+    Raises:
+        ValueError: a picture of another size.
+    """
+    if config.conv is not None and (size := int(np.prod(config.conv.grid))) != in_dim:
+        raise ValueError(f"conv.grid {list(config.conv.grid)} has {size} values, the network's input {in_dim}")
+    return Core(config)
+
+
+def convolved(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Pictures [N, H, W, C] under a kernel [k, k, C, F], without padding: [N, (H - k) // stride + 1, ..., F].
+
+    Every row of outputs is one product of the k rows of inputs below it with the kernel written out as a band matrix.
+    That multiplies by zeros, but the product has a shape that a CPU is fast at, and under `vmap` over networks it stays
+    a batched product: for small pictures it beats both XLA's convolution and a product of k x k patches.
+    """
+    _, height, width, planes = x.shape
+    k, _, _, features = kernel.shape
+    rows, columns = ((size - k) // stride + 1 for size in (height, width))
+    lines = [x[:, i : i + stride * (rows - 1) + 1 : stride].reshape(-1, 1, width * planes) for i in range(k)]
+    starts = [stride * column for column in range(columns)]
+    band = jnp.stack([jnp.pad(kernel, ((0, 0), (s, width - k - s), (0, 0), (0, 0))) for s in starts], axis=3)
+    out = jnp.concatenate(lines, axis=1).reshape(-1, k * width * planes) @ band.reshape(k * width * planes, -1)
+    return out.reshape(-1, rows, columns, features)
 
 
 class Head(nn.Module):
@@ -117,7 +208,7 @@ class Network:
 
     def __init__(self, config: NetworkConfig, in_dim: int, out_dim: int, out_scale: float = 1.0):
         self.config, self.in_dim, self.out_dim = config, in_dim, out_dim
-        self.core, self.head = Core(config), Head(config, out_dim, out_scale)
+        self.core, self.head = make_core(config, in_dim), Head(config, out_dim, out_scale)
 
     def init(self, key) -> dict[str, Any]:
         key_core, key_head = jax.random.split(key)
@@ -125,9 +216,9 @@ class Network:
         core: Any = self.core.init(key_core, xs)
         return {"core": core, "head": self.head.init(key_head, self.core.apply(core, xs))}
 
-    def __call__(self, params, xs):
-        """Outputs [T, N, out_dim] along sequences xs [T, N, in_dim] that start with an empty memory."""
-        return self.head.apply(params["head"], self.core.apply(params["core"], xs))
+    def __call__(self, params, xs, carry=None, reset=None):
+        """Outputs [T, N, out_dim] along sequences xs [T, N, in_dim]; `carry` and `reset` as in `Core`."""
+        return self.head.apply(params["head"], self.core.apply(params["core"], xs, carry, reset))
 
     def step(self, params, carry, x):
         """`(next carry, outputs [..., out_dim])` of one step x [..., in_dim]."""
@@ -137,8 +228,8 @@ class Network:
 
 
 def initial_carry(config: NetworkConfig, batch_shape: tuple[int, ...]):
-    """Empty memory for a batch: a tuple over layers of (h, c), each [*batch_shape, hidden]."""
+    """Empty memory for a batch: a tuple over layers of (h, c) or of h, each [*batch_shape, hidden]."""
     if not config.recurrent:
         return ()
     zeros = jnp.zeros((*batch_shape, config.lstm_hidden_size))
-    return tuple((zeros, zeros) for _ in range(config.lstm_num_layers))
+    return tuple(CELLS[config.cell].empty(zeros) for _ in range(config.lstm_num_layers))

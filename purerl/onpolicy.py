@@ -21,7 +21,7 @@ from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
 from envs_jax.spaces import Space
 from purerl import policies, rollout
-from purerl.networks import Core, Head, NetworkConfig, initial_carry
+from purerl.networks import Head, NetworkConfig, initial_carry, make_core
 from purerl.normalize import RunningStats, merge, scaled, standardised
 from purerl.optimizers import OptimizerName, Schedule
 from purerl.policies import Continuous, Outputs
@@ -107,8 +107,9 @@ class ActorCritic:
         self.space, self.obs_dim, self.critic_dim = space, obs_dim, critic_dim
         self.continuous: Continuous = continuous
         self.initial_log_std = initial_log_std
-        self.actor_core, self.actor_head = Core(actor), Head(actor, policies.output_size(space), out_scale=0.01)
-        self.critic_core, self.critic_head = Core(critic), Head(critic, 1)
+        self.actor_core = make_core(actor, obs_dim)
+        self.actor_head = Head(actor, policies.output_size(space), out_scale=0.01)
+        self.critic_core, self.critic_head = make_core(critic, critic_dim), Head(critic, 1)
         self.recurrent_critic = critic.recurrent
 
     def init(self, key) -> dict[str, Any]:
@@ -121,7 +122,7 @@ class ActorCritic:
 
         actor = one(self.actor_core, self.actor_head, self.obs_dim, keys[0], keys[1])
         if spread := policies.continuous_size(self.space):
-            actor["log_std"] = jnp.full((spread,), self.initial_log_std)
+            actor["log_std"] = jnp.full((spread,), self.initial_log_std, jnp.float32)
         critic = one(self.critic_core, self.critic_head, self.critic_dim, keys[2], keys[3])
         return {"actor": actor, "critic": critic}
 
@@ -364,21 +365,29 @@ class Actors:
 
 
 def values_along(nets: ActorCritic, params, carry, steps: Trajectory):
-    """Values before and after every step [T, N], and the critic's memory for the next roll-out.
-
-    A recurrent critic values the final observation with the memory from before the reset.
-    """
+    """Values before and after every step [T, N], and the critic's memory for the next roll-out."""
     if not nets.recurrent_critic:
         v = nets.value(params, jnp.stack([steps.critic_obs, steps.final_critic_obs]))
         return v[0], v[1], carry
+    step = lambda carry, x: nets.value_step(params, carry, x)  # noqa: E731
+    return remembered_values(step, carry, steps.critic_obs, steps.final_critic_obs, steps.episode_end)
+
+
+def remembered_values(value_step: Callable, carry, obs, final_obs, episode_end):
+    """`values_along` of a recurrent critic: it values the final observation with the memory from before the reset.
+
+    Args:
+        value_step: `(carry, x [N, d]) -> (carry, values [N])`.
+        obs, final_obs: before and after every step [T, N, d]; `episode_end`: bool [T, N].
+    """
 
     def body(carry, inputs):
         x, x_final, done = inputs
-        carry, v = nets.value_step(params, carry, x)
-        _, v_after = nets.value_step(params, carry, x_final)
+        carry, v = value_step(carry, x)
+        _, v_after = value_step(carry, x_final)
         return jax.tree.map(lambda c: jnp.where(done[:, None], 0.0, c), carry), (v, v_after)
 
-    carry, (v_t, v_tp1) = jax.lax.scan(body, carry, (steps.critic_obs, steps.final_critic_obs, steps.episode_end))
+    carry, (v_t, v_tp1) = jax.lax.scan(body, carry, (obs, final_obs, episode_end))
     return v_t, v_tp1, carry
 
 

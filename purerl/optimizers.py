@@ -46,7 +46,7 @@ def make_optimizer(name: OptimizerName, max_grad_norm: float, eps: float = 1e-8)
         case "adamw":
             rule = optax.chain(optax.scale_by_adam(eps=eps), optax.add_decayed_weights(1e-4))
         case "rmsprop":
-            rule = optax.scale_by_rms()
+            rule = optax.scale_by_rms(decay=0.99, eps=eps)  # the epsilon is inside of the root
     # On one flat vector: dozens of small leaves would cost more in overhead and compile time than in arithmetic.
     return optax.flatten(optax.chain(optax.clip_by_global_norm(max_grad_norm), rule))
 

@@ -1,4 +1,4 @@
-"""`python -m purerl.plot training --run DIR` and `python -m purerl.plot compare --runs DIR DIR ... --out FILE`."""
+"""`python -m purerl.plot training --run DIR`, `compare --runs DIR DIR ... --out FILE` and `sweep --run DIR`."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from purerl.cli import Parser, run_command
 
 
 def parser() -> argparse.ArgumentParser:
-    """`training` and `compare`, each with its own flags."""
+    """`training`, `compare` and `sweep`, each with its own flags."""
     top = Parser("python -m purerl.plot", "Draw figures of runs from the files in their directories.")
     commands = top.add_subparsers(dest="command", required=True, parser_class=argparse.ArgumentParser)
     training = commands.add_parser("training", help="all figures of one run, into its plots/ folder")
@@ -18,6 +18,9 @@ def parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help="learning curves and final scores of several runs in one figure")
     compare.add_argument("--runs", type=Path, nargs="+", required=True, help="run directories")
     compare.add_argument("--out", type=Path, required=True, help="PNG file to write")
+    sweep = commands.add_parser("sweep", help="scores over the swept values and learning curves of a sweep")
+    sweep.add_argument("--run", type=Path, required=True, help="directory of a finished sweep")
+    sweep.add_argument("--out", type=Path, help="PNG file to write (default: sweep.png of the sweep)")
     return top
 
 
@@ -57,10 +60,11 @@ def command(argv: Sequence[str] | None) -> int:
         from purerl import plots
         from purerl.config import ConfigError
 
-        if args.out.suffix != ".png":
-            raise ConfigError(f"--out {args.out}: write a .png file")
-        figure = plots.compare_figure(args.runs)
-        paths = plots.save_figures({args.out.stem: figure}, args.out.parent)
+        out = args.out or args.run / "sweep.png"
+        if out.suffix != ".png":
+            raise ConfigError(f"--out {out}: write a .png file")
+        figure = plots.compare_figure(args.runs) if args.command == "compare" else plots.sweep_figure(args.run)
+        paths = plots.save_figures({out.stem: figure}, out.parent)
     for path in paths:
         print(path)
     return 0

@@ -156,8 +156,6 @@ def loss(
 
     value_loss, policy_loss, entropy = 0.5 * mean(error), -mean(gain), mean(dist.entropy())
     total = policy_loss + c.value * value_loss - c.entropy * entropy
-    if config.kl_coef > 0:
-        total = total + c.kl * mean(nets.distribution(batch.old_outputs, batch.legal).kl(dist))
     watched = {
         "policy_loss": policy_loss,
         "value_loss": value_loss,
@@ -166,6 +164,9 @@ def loss(
         "approx_kl": mean(ratio - 1.0 - log_ratio),
         "clip_fraction": mean(jnp.where(clipped, 1.0, 0.0)),
     }
+    if config.kl_coef > 0:
+        watched["kl"] = mean(nets.distribution(batch.old_outputs, batch.legal).kl(dist))
+        total = total + c.kl * watched["kl"]
     return total, watched
 
 

@@ -64,8 +64,8 @@ def vtrace_errors(
     v_t: jax.Array,
     v_tp1: jax.Array,
     ratio_t: jax.Array,
-    clip_rho: float = 1.0,
-    clip_c: float = 1.0,
+    clip_rho: float | jax.Array = 1.0,
+    clip_c: float | jax.Array = 1.0,
 ) -> jax.Array:
     """V-trace targets less the values (Espeholt et al. 2018, eq. 1 and remark 1).
 
@@ -90,7 +90,7 @@ def vtrace_advantages(
     v_tp1: jax.Array,
     ratio_t: jax.Array,
     errors_t: jax.Array,
-    clip_rho: float = 1.0,
+    clip_rho: float | jax.Array = 1.0,
 ) -> jax.Array:
     """Weights of the policy gradient with V-trace targets (Espeholt et al. 2018, section 4.2).
 

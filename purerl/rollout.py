@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs_jax.base import Environment, restarted
+from purerl import sharding
 
 
 @struct.dataclass
@@ -84,34 +85,55 @@ def facts_of(env: Environment, params, state) -> Facts:
 
 
 def collect(
-    env: Environment, params, worlds: Worlds, act: Act, draw: Draw, key: jax.Array, num_steps: int
-) -> tuple[Worlds, Steps, EpisodeSums]:
+    env: Environment, params, worlds: Worlds, act: Act, draw: Draw, key: jax.Array, num_steps: int,
+    shared: bool = False, whole_episodes: bool = False,
+) -> tuple[Worlds, Steps, EpisodeSums]:  # fmt: skip
     """Step all environments `num_steps` times; recurrent memory is emptied where an episode ends.
 
     Random numbers and resets of all steps are drawn before the loop: inside it they would be many small computations,
     which on a CPU took most of a short roll-out's time.
+
+    Differentiable in what `act` closes over where `env` is: a reset owes nothing to the actions before it, so no
+    gradient passes an auto-reset, while `final_obs` and the rewards before it keep theirs.
+
+    Args:
+        shared: devices that share a batch step their own share of the environments, and what comes back is that share:
+            worlds [B / devices, ...], steps [T, B / devices, ...] and sums over them. `worlds` is given whole, and the
+            numbers are those of one device.
+        whole_episodes: all worlds are at the start of an episode and `num_steps` is one episode of
+            `env.episode_length`: one reset for each instead of one at every step.
     """
     num_envs = worlds.obs.shape[0]
+    key_once = None
+    if whole_episodes:
+        key, key_once = jax.random.split(key)
     pair = jax.vmap(lambda key: tuple(jax.random.split(key)))
     key_act, key_env = pair(jax.random.split(key, num_steps))
     noise = jax.vmap(draw)(key_act)
     key_step, key_reset = jax.vmap(lambda key: pair(jax.random.split(key, num_envs)))(key_env)
+    key_once = None if key_once is None else jax.random.split(key_once, num_envs)
+    if shared:
+        worlds, key_once = jax.tree.map(sharding.own_share, (worlds, key_once))
+        noise, key_step, key_reset = jax.tree.map(lambda x: sharding.own_share(x, 1), (noise, key_step, key_reset))
     reset = jax.vmap(env.reset_env, (0, None))
-    ahead = (
-        _bytes(jax.eval_shape(reset, jax.eval_shape(lambda keys: keys[0], key_reset), params)) * num_steps
-        <= RESETS_AHEAD_BYTES
-    )
-    restarts = jax.vmap(reset, (0, None))(key_reset, params) if ahead else key_reset
+    fresh_of: Callable[[Any], Any]
+    restarts: Any
+    if key_once is not None:
+        once = reset(key_once, params)
+        fresh_of, restarts = (lambda _: once), jnp.zeros((num_steps, 0))
+    elif _bytes(jax.eval_shape(lambda keys: reset(keys[0], params), key_reset)) * num_steps <= RESETS_AHEAD_BYTES:
+        fresh_of, restarts = (lambda start: start), jax.vmap(reset, (0, None))(key_reset, params)
+    else:
+        fresh_of, restarts = (lambda keys: reset(keys, params)), key_reset
 
     def body(worlds, inputs):
         noise, key_step, restart = inputs
         action, carry, extra = act(worlds, noise)
-        fresh = restart if ahead else reset(restart, params)
         final_obs, state_next, reward, terminated, truncated, info = jax.vmap(env.step_env, (0, 0, 0, None))(
             key_step, worlds.state, action, params
         )
         done = terminated | truncated
-        obs, state = jax.vmap(restarted)(done, fresh, (final_obs, state_next))
+        obs, state = jax.vmap(restarted)(done, fresh_of(restart), (final_obs, state_next))
         before, after = facts_of(env, params, worlds.state), facts_of(env, params, state_next)
         gains = {"return": jnp.sum(reward, axis=1), **{name: info[source] for name, source in env.episode_sums.items()}}
         running = {name: total + gains[name] for name, total in worlds.running.items()}

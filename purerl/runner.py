@@ -7,16 +7,12 @@ the host remembers, `run` and its steps. Chunked and whole-run training give the
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import json
 import os
-import platform
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -39,6 +35,7 @@ from purerl.evaluation import (
     write_json,
     write_step_tables,
 )
+from purerl.metadata import now, surroundings
 from purerl.types import Algorithm
 
 EXIT_OK, EXIT_DIVERGED = 0, 3
@@ -95,28 +92,45 @@ def scan_updates(update: Callable[[Any], Any], state: Any, count: int) -> tuple[
 
 
 class Program(NamedTuple):
-    init: Callable[[], Any]
+    init: Callable[..., Any]
     place: Callable[[Any], Any]
     """Lays the state out over the devices, as `chunk` wants it."""
-    chunk: Callable[[Any], Callable[[Any], tuple[Any, dict[str, Any]]]]
-    """Compiles one epoch for states like its argument; the compiled function's argument is donated."""
+    chunk: Callable[[Any], "Chunk"]
+    """One epoch, compiled for states like its argument (arrays or shapes)."""
     policy: Callable[[Any], Any]
     """Policies with a leading seed axis, in memory of their own."""
 
 
 def program_of(algorithm: Algorithm, config: RunConfig, updates_per_epoch: int) -> Program:
     """The run's functions of the state; with several seeds every leaf of the state has a leading seed axis."""
-    if config.num_seeds == 1:
-        init, update, policy = algorithm.init, algorithm.update, lambda s: _add_seed_axis(algorithm.policy(s))
-    else:
-        init, policy = jax.vmap(algorithm.init, (0, None)), jax.vmap(algorithm.policy)
-        update = sharding.for_each_seed(algorithm.update, algorithm.vectorise_seeds)
     hparams = jax.tree.map(jnp.asarray, algorithm.hparams)
     spread = sharding.spread_of(config.num_devices, config.num_seeds)
+    if config.num_seeds == 1:
+        policy = lambda s: _add_seed_axis(algorithm.policy(s))  # noqa: E731
+        program = _program(algorithm.init, algorithm.update, policy, spread, updates_per_epoch)
+    else:
+        program = program_of_lanes(algorithm, spread, updates_per_epoch, hparams_axis=None)
+    return program._replace(init=lambda: program.init(_seed_keys(config), hparams))
+
+
+def program_of_lanes(
+    algorithm: Algorithm, spread: sharding.Spread, updates_per_epoch: int, hparams_axis: int | None = 0
+) -> Program:
+    """Functions of the states of many independent runs; `init(keys, hparams)` takes one key for each.
+
+    Args:
+        hparams_axis: 0 where every run has its own `hparams`, None where they share them.
+    """
+    init, policy = jax.vmap(algorithm.init, (0, hparams_axis)), jax.vmap(algorithm.policy)
+    update = sharding.for_each_seed(algorithm.update, algorithm.vectorise_seeds)
+    return _program(init, update, policy, spread, updates_per_epoch)
+
+
+def _program(init, update, policy, spread: sharding.Spread, updates_per_epoch: int) -> Program:
     # A copy, because a jitted function hands back its own input, and that is donated to the next chunk.
     copy_policy = jax.jit(lambda state: jax.tree.map(jnp.copy, policy(state)))
     return Program(
-        init=lambda: jax.jit(init)(_seed_keys(config), hparams),
+        init=jax.jit(init),
         place=spread.place,
         chunk=partial(compiled, spread.over(lambda state: scan_updates(update, state, updates_per_epoch)), spread),
         policy=lambda state: jax.device_put(copy_policy(state), jax.devices()[0]),
@@ -126,8 +140,19 @@ def program_of(algorithm: Algorithm, config: RunConfig, updates_per_epoch: int) 
 LARGE_CONSTANT_BYTES = 2**20
 
 
-def compiled(updates: Callable[[Any], Any], spread: sharding.Spread, state: Any) -> Callable[[Any], Any]:
-    """`updates`, compiled for states like `state`, which is donated when it is called.
+class Chunk(NamedTuple):
+    """Compiled updates; the state that they are called with is donated."""
+
+    program: Any
+    data: list[Any]
+    """Large arrays that every call reads and none changes."""
+
+    def __call__(self, state: Any) -> tuple[Any, dict[str, Any]]:
+        return self.program(state, self.data)
+
+
+def compiled(updates: Callable[[Any], Any], spread: sharding.Spread, state: Any) -> Chunk:
+    """`updates`, compiled for states like `state`.
 
     Large arrays that `updates` closes over (a recorded dataset) become arguments of the program: as literals they would
     be written out twice in its text, take seconds to compile and be there once more at run time. In the state they
@@ -143,8 +168,7 @@ def compiled(updates: Callable[[Any], Any], spread: sharding.Spread, state: Any)
         leaves = jax.core.eval_jaxpr(traced.jaxpr, constants, *jax.tree.leaves(state))
         return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
-    program = jax.jit(run, donate_argnums=0).lower(state, large).compile()
-    return lambda state: program(state, large)
+    return Chunk(jax.jit(run, donate_argnums=0).lower(state, large).compile(), large)
 
 
 def _seed_keys(config: RunConfig) -> jax.Array:
@@ -217,7 +241,7 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> int:
             configuration does not fit the environment.
     """
     check_run_dir(config, run_dir, resume)
-    if resume and _is_complete(run_dir):
+    if resume and is_complete(run_dir):
         print(f"{run_dir}: this run is already complete")
         return EXIT_OK
     logging.require_packages(config.logging)
@@ -230,11 +254,11 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> int:
         return _Session(trained, plan, run_dir, resume).run(stop_requested)
 
 
-def check_run_dir(config: RunConfig, run_dir: Path, resume: bool) -> None:
-    """Refuse to mix runs; nothing has been written when this raises."""
+def check_run_dir(config: RunConfig, run_dir: Path, resume: bool, flag: str = "--run-dir") -> None:
+    """Refuse to mix runs; nothing has been written when this raises. `flag` names the directory in messages."""
     if not resume:
         if run_dir.is_dir() and any(run_dir.iterdir()):
-            raise ConfigError(f"{run_dir}: run directory is not empty; add --resume or choose another --run-dir")
+            raise ConfigError(f"{run_dir}: run directory is not empty; add --resume or choose another {flag}")
         return
     stored = run_dir / "config.yaml"
     if not stored.exists():
@@ -244,7 +268,8 @@ def check_run_dir(config: RunConfig, run_dir: Path, resume: bool) -> None:
         raise ConfigError(f"{run_dir}: holds a run with another configuration: {difference}")
 
 
-def _is_complete(run_dir: Path) -> bool:
+def is_complete(run_dir: Path) -> bool:
+    """Whether nothing is left to do for the run of a directory."""
     metadata = json.loads((run_dir / "metadata.json").read_text()) if (run_dir / "metadata.json").exists() else {}
     return metadata.get("status") in ("finished", "early_stopped")
 
@@ -563,7 +588,7 @@ class _Session:
         values = {
             **self.metadata,
             "status": status,
-            "updated": _now(),
+            "updated": now(),
             "epoch": self.memory.epoch,
             "env_steps": self._env_steps(self.memory.epoch),
             "wall_clock_s": round(self.wall_clock_before_s + time.monotonic() - self.started, 3),
@@ -578,43 +603,15 @@ def _in_replay(path: str) -> bool:
     return any(name in path for name in (".ring", ".replay", "['ring']", "['replay']"))
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def _metadata(config: RunConfig, plan: Plan, resumed_dir: Path | None) -> dict[str, Any]:
     """What does not change while the run lasts. `sessions` counts the processes that worked on it."""
     path = resumed_dir / "metadata.json" if resumed_dir else None
     earlier = json.loads(path.read_text()) if path and path.exists() else {}
-    packages = ("jax", "jaxlib", "numpy", "flax", "optax", "purerl")
     return {
-        "created": earlier.get("created", _now()),
+        "created": earlier.get("created", now()),
         "sessions": earlier.get("sessions", 0) + 1,
         "config_hash": config_hash(config),
         "epochs": plan.epochs,
         "updates_per_epoch": plan.updates_per_epoch,
-        "device": jax.devices()[0].device_kind,
-        "platform": jax.default_backend(),
-        "num_devices": jax.device_count(),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in packages},
-        "git_commit": _git_commit(),
+        **surroundings(),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    """Commit of the source tree that this file is in, if it is one."""
-    try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() if answer.returncode == 0 else None

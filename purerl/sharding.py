@@ -57,6 +57,11 @@ class Spread(NamedTuple):
         """Whole copies on every device, of what no update changes."""
         return tree if self.mesh is None else jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
 
+    def placed_shapes(self, shapes: Any) -> Any:
+        """Shapes and dtypes of what `place` gives, to compile for it before it exists."""
+        layout = None if self.mesh is None else NamedSharding(self.mesh, self.spec)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), shapes)
+
 
 def spread_of(num_devices: int, num_seeds: int) -> Spread:
     """Layout for as many of the wanted devices as there are."""
@@ -104,6 +109,18 @@ def mean_over_shares(tree: Any) -> Any:
         return tree
     flat, unflatten = ravel_pytree(tree)  # devices wait for each other once, not once for every leaf
     return unflatten(jax.lax.pmean(flat, _BATCH))
+
+
+def sum_over_shares(tree: Any) -> Any:
+    """Sums over the devices that share a batch, of what each has counted in its share."""
+    return tree if _sharing() == 1 else jax.lax.psum(tree, _BATCH)
+
+
+def whole_of(tree: Any, axis: int = 0) -> Any:
+    """All devices' shares joined along `axis`: the inverse of `own_share`."""
+    if _sharing() == 1:
+        return tree
+    return jax.tree.map(lambda x: jax.lax.all_gather(x, _BATCH, axis=axis, tiled=True), tree)
 
 
 def _sharing() -> int:

@@ -17,6 +17,7 @@ os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('
 
 # Threads that can be devices; a program uses one of them unless it asks for more.
 jax.config.update("jax_num_cpu_devices", 4)
+jax.devices()  # from here on the number stays, also when a test runs a command that asks for fewer
 
 
 @pytest.fixture

@@ -95,6 +95,8 @@ class BessConfig(BaseModel):
             raise ValueError(f"reward_scale {self.reward_scale} must be positive")
         if self.content_value == "hourly" and self.terminal != "value":
             raise ValueError("content_value hourly needs terminal value")
+        if self.obs == "value" and self.terminal != "value":
+            raise ValueError("obs value shows what content is worth after midnight and needs terminal value")
         if self.augmentation.log_scale_low > self.augmentation.log_scale_high:
             raise ValueError("augmentation.log_scale_low must not exceed log_scale_high")
         return self

@@ -30,6 +30,10 @@ class Augmentation(BaseModel):
     log_scale_high: float = 1.7
     shift_std_eur_per_mwh: float = Field(20.0, ge=0, description="N(0, std) added to all hours of a day")
     noise_share: float = Field(0.1, ge=0, description="white noise per hour, as a share of the day's deviation")
+    rotation_share: float = Field(
+        0.0, ge=0, le=1, description="of the days: prices are rotated by a random number of hours"
+    )
+    mirror_share: float = Field(0.0, ge=0, le=1, description="of the days: prices are mirrored at their mean")
 
 
 class Forecast(BaseModel):
@@ -114,9 +118,10 @@ def augment_and_forecast(key, table: Day, index, rules: Rules, augmentation: Aug
     day, before = pick_day(table, index), pick_day(table, yesterday)
     price, price_before = day.price_eur_per_mwh, before.price_eur_per_mwh
     # One draw for everything: every further call would add a third of a second to the compilation of a step.
-    noise = jax.random.normal(key, (2 + 5 * HOURS,))
-    hourly = noise[2:].reshape(5, HOURS)
+    noise = jax.random.normal(key, (2 + 5 * HOURS + 3,))
+    hourly = noise[2 : 2 + 5 * HOURS].reshape(5, HOURS)
     if augmentation.enabled:
+        price, price_before = _rearranged(jax.scipy.stats.norm.cdf(noise[-3:]), price, price_before, augmentation)
         low, high = augmentation.log_scale_low, augmentation.log_scale_high
         scale = jnp.exp(low + (high - low) * jax.scipy.stats.norm.cdf(noise[0]))
         shift = augmentation.shift_std_eur_per_mwh * noise[1]
@@ -132,6 +137,21 @@ def augment_and_forecast(key, table: Day, index, rules: Rules, augmentation: Aug
         factor = 1.0 + forecast.ar1_std * correlated(hourly[2:], forecast.ar1_phi)
         seen = (price * factor[0], jnp.maximum(reserve * factor[1], 0.0), jnp.maximum(pv * factor[2], 0.0))
     return day_from(price, reserve, pv, *seen, day.weekday, day.season, rules.peak_half_width)
+
+
+def _rearranged(uniform, price, price_before, augmentation: Augmentation):
+    """Prices of a day and of the day before, both rotated and mirrored alike; `uniform` [3] decides.
+
+    Real days are much alike: nights are cheap and evenings dear. A rearranged day can be cheap at its end.
+    """
+    if augmentation.rotation_share:
+        hours = jnp.where(uniform[0] < augmentation.rotation_share, (uniform[1] * HOURS).astype(jnp.int32), 0)
+        turned = (jnp.arange(HOURS) + hours) % HOURS
+        price, price_before = price[turned], price_before[turned]
+    if augmentation.mirror_share:
+        mirrored = uniform[2] < augmentation.mirror_share
+        price, price_before = (jnp.where(mirrored, 2.0 * jnp.mean(x) - x, x) for x in (price, price_before))
+    return price, price_before
 
 
 def correlated(white, phi: float) -> jax.Array:

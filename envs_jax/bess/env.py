@@ -19,7 +19,7 @@ from envs_jax.bess.baselines import PRICE_RULES, PriceRule
 from envs_jax.bess.config import BessConfig
 from envs_jax.bess.data import MarketDays, k_per_season, load_market, select_split
 from envs_jax.bess.days import Day, augment_and_forecast, day_table, num_days, pick_day, price_deviation
-from envs_jax.bess.observations import Ranges, fitted_ranges, observe, parity_ranges, relative_state, size
+from envs_jax.bess.observations import RELATIVE, Ranges, fitted_ranges, observe, parity_ranges, relative_state, size
 from envs_jax.bess.params import HOURS, Plant, Rules, plant_of
 from envs_jax.bess.scoring import make_scoring, optimum_value_std
 from envs_jax.bess.synthetic import reserve_prices, synthetic_market
@@ -104,7 +104,7 @@ def make(**keywords: Any) -> Environment:
         rules={name: functions.rule_action(rule) for name, rule in PRICE_RULES.items()}
         | {"guided": functions.guided_action},
         episode_sums=EPISODE_SUMS,
-        preview=functions.preview if config.obs in ("rel", "rank") else None,
+        preview=functions.preview if config.obs in RELATIVE else None,
         differentiable=True,
         calibration=calibration,
     )
@@ -390,6 +390,6 @@ def _warn_of_blind_connection(config: BessConfig, plant: Plant, table: Day) -> N
     """The relative layouts leave PV out, which is right only while the connection cannot bind."""
     peak_pv_mw = float(jnp.max(table.pv_mw))
     binds = peak_pv_mw + plant.max_discharge_mw > plant.export_limit_mw or plant.import_limit_mw < plant.max_charge_mw
-    if binds and config.obs in ("rel", "rank") and not config.obs_connection:
+    if binds and config.obs in RELATIVE and not config.obs_connection:
         warnings.warn(f"obs {config.obs} does not show PV but the connection can bind: set env.obs_connection=true",
                       stacklevel=3)  # fmt: skip

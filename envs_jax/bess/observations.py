@@ -1,10 +1,11 @@
 """What the policy sees. Every layout is a function of (day, hour, battery) with static size.
 
 Layouts: `base17`, `base20` (the origin's features), `curve` (base20 and the day's 72 values), `forecast` (curve on
-forecast values), `rel` and `rank` (prices relative to this hour in units of the day's deviation: what the value of
-storage depends on). Reading order: the view of the day, base features, curve, relative layouts, `observe`.
+forecast values), `rel`, `rank` and `value` (prices relative to this hour in units of the day's deviation: what the
+value of storage depends on). Reading order: the view of the day, base features, curve, relative layouts, `observe`.
 """
 
+import typing
 from typing import Literal, NamedTuple
 
 import jax
@@ -16,7 +17,9 @@ from envs_jax.bess.days import Day, price_deviation
 from envs_jax.bess.params import HOURS, SEGMENTS, Plant
 from envs_jax.bess.physics import Battery, segment_width_mwh
 
-Layout = Literal["base17", "base20", "curve", "forecast", "rel", "rank"]
+RelativeLayout = Literal["rel", "rank", "value"]
+Layout = Literal["base17", "base20", "curve", "forecast"] | RelativeLayout
+RELATIVE = typing.get_args(RelativeLayout)
 CLIP = 1.5
 """Normalised values may leave [-1, 1] up to here: new extremes stay visible."""
 AFTER_PEAKS_H = 21
@@ -130,30 +133,40 @@ def coming(values, hour) -> jax.Array:
     return jax.lax.dynamic_slice(jnp.concatenate([values, jnp.zeros_like(values)]), (hour,), (HOURS,))
 
 
-def relative_features(plant: Plant, day: Day, view: View, hour, battery: Battery, ranked: bool) -> jax.Array:
-    """[85] or, ranked, [91]: coming price differences in units of the day's deviation, content, wear ratio.
+def relative_features(plant: Plant, day: Day, view: View, hour, battery: Battery, layout: RelativeLayout) -> jax.Array:
+    """[85], `rank` [91], `value` [139]: coming price differences in units of the day's deviation, content, wear ratio.
 
-    The deviation tells how heavy the absolute wear cost is; the level of prices matters only through it.
+    The deviation tells how heavy the absolute wear cost is; the level of prices matters only through it. `rank` adds
+    the largest differences and how many hours are dearer or cheaper. `value` shows, in place of zeros, the day's mean
+    price after midnight, which is what terminal mode `value` pays for content; and adds the largest differences up to
+    each coming hour, because a dear hour counts only as far as no cheaper one comes first.
     """
     deviation, mean = price_deviation(day.seen_price), jnp.mean(day.seen_price)
     z = (view.price - mean) / deviation
     valid = coming(jnp.ones_like(z), hour)
     difference = (coming(z, hour) - z[hour]) * valid
+    ahead = coming(z, hour) - z[hour] if layout == "value" else difference
     parts = [
         z[hour][None],
-        difference,
+        ahead,
         valid,
         coming(view.reserve, hour) / deviation,
         jnp.stack([jnp.log(deviation / 50.0), 30.0 / deviation, mean / deviation]),
         (2.0 * battery.soc - 1.0)[None],
         battery.segments_mwh / segment_width_mwh(plant),
     ]
-    if ranked:
+    if layout != "rel":
         dearer, cheaper = jnp.sum(difference > 0), jnp.sum(difference < 0)
         hours_left = jnp.sum(valid)
-        extremes = [jnp.max(difference), jnp.min(difference)]
+        extremes = [jnp.max(ahead), jnp.min(ahead)]
         counts = [dearer / hours_left, cheaper / hours_left, dearer / HOURS, cheaper / HOURS]
         parts.append(jnp.stack([jnp.asarray(x, z.dtype) for x in extremes + counts]))
+    if layout == "value":
+        so_far = np.tril(np.ones((HOURS, HOURS), bool))
+        parts += [
+            jnp.max(jnp.where(so_far, ahead, -jnp.inf), axis=1),
+            jnp.min(jnp.where(so_far, ahead, jnp.inf), axis=1),
+        ]
     return jnp.concatenate(parts)
 
 
@@ -185,7 +198,10 @@ def connection_features(plant: Plant, view: View, hour) -> jax.Array:
 
 
 def size(layout: Layout, with_connection: bool) -> int:
-    sizes = {"base17": 17, "base20": 20, "curve": 92, "forecast": 92, "rel": 77 + SEGMENTS, "rank": 83 + SEGMENTS}
+    relative = 77 + SEGMENTS
+    ranked = relative + 6
+    sizes = {"base17": 17, "base20": 20, "curve": 92, "forecast": 92, "rel": relative, "rank": ranked}
+    sizes["value"] = ranked + 2 * HOURS
     return sizes[layout] + (2 * HOURS if with_connection else 0)
 
 
@@ -196,8 +212,8 @@ def observe(
     """Observation [size(layout)] as float32. After the last hour it is that of hour 23 (no target uses it)."""
     hour = jnp.minimum(hour, HOURS - 1)
     view = view_at(day, hour, reveal_hourly)
-    if layout in ("rel", "rank"):
-        parts = [relative_features(plant, day, view, hour, battery, ranked=layout == "rank")]
+    if layout == "rel" or layout == "rank" or layout == "value":
+        parts = [relative_features(plant, day, view, hour, battery, layout)]
     else:
         base = normalise(base_features(day, view, hour, battery, soc_prev), ranges.low, ranges.high)
         parts = [base[:17] if layout == "base17" else base]

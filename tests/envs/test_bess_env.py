@@ -15,7 +15,7 @@ import envs_jax
 from envs_jax.base import Environment
 from envs_jax.bess import physics
 from envs_jax.bess.baselines import BASELINES, PRICE_RULES
-from envs_jax.bess.days import Day
+from envs_jax.bess.days import Augmentation, Day, Forecast, augment_and_forecast
 from envs_jax.bess.optimum import perfect_foresight
 from envs_jax.bess.params import HOURS, Rules
 from envs_jax.bess.windows import cheap_hours, peak_window
@@ -274,6 +274,25 @@ def test_augmentation_changes_prices_and_nothing_else(starts):
     assert -0.85 < stretch.min() < -0.3 < 1.2 < stretch.max() < 1.85
     shift = price.mean(1) - np.exp(stretch) * real.mean(1)
     assert 12 < shift.std() < 35
+
+
+@pytest.mark.parametrize("how", ["rotation_share", "mirror_share"])
+def test_rearranged_days_keep_their_prices_in_another_order_or_upside_down(how):
+    """Half of the days: rotated by some hours, or mirrored at their mean; the others are as they were."""
+    table = jax.tree.map(lambda x: x[:4], envs_jax.make("bess", **SIGNED).default_params.table)
+    still = {"log_scale_low": 0.0, "log_scale_high": 0.0, "shift_std_eur_per_mwh": 0.0, "noise_share": 0.0}
+    augmentation = Augmentation(enabled=True, **still, **{how: 0.5})
+    draw = jax.vmap(lambda key: augment_and_forecast(key, table, 2, Rules(), augmentation, Forecast()))
+    price = np.asarray(jax.jit(draw)(jax.random.split(jax.random.key(0), 64)).price_eur_per_mwh)
+    real = np.asarray(table.price_eur_per_mwh[2])
+    if how == "rotation_share":
+        possible = np.stack([np.roll(real, -hours) for hours in range(24)])
+    else:
+        possible = np.stack([real, 2 * real.mean() - real])
+    distance = np.abs(price[:, None] - possible).max(axis=2)
+    np.testing.assert_allclose(distance.min(axis=1), 0, atol=1e-3)
+    assert 0.3 < (distance.argmin(axis=1) == 0).mean() < 0.7
+    assert len(np.unique(distance.argmin(axis=1))) >= min(len(possible), 10)
 
 
 def test_augmentation_leaves_wear_unchanged(starts, envs):

@@ -144,7 +144,7 @@ def test_curve_is_base20_and_the_whole_day():
 
 
 def test_observation_after_the_last_hour_is_that_of_hour_23():
-    for layout in ("base20", "curve", "rel", "rank"):
+    for layout in ("base20", "curve", "rel", "rank", "value"):
         np.testing.assert_array_equal(observe(layout, 24), observe(layout, 23))
 
 
@@ -183,6 +183,20 @@ def test_rank_adds_extremes_and_counts():
     np.testing.assert_allclose(obs[85:], expected, atol=2e-6)
 
 
+@pytest.mark.parametrize("hour", [3, 23])
+def test_value_shows_the_mean_price_after_midnight_and_the_best_so_far(hour):
+    obs, rank = observe("value", hour), observe("rank", hour)
+    z = (PRICE - PRICE.mean()) / PRICE.std()
+    ahead = np.concatenate([z[hour:], np.zeros(hour)]) - z[hour]
+    assert obs.shape == (observations.size("value", False),) == (139,)
+    np.testing.assert_allclose(obs[1:25], ahead, atol=2e-6)
+    np.testing.assert_array_equal(obs[25:85], rank[25:85])
+    np.testing.assert_allclose(obs[85:87], [ahead.max(), ahead.min()], atol=2e-6)
+    np.testing.assert_array_equal(obs[87:91], rank[87:91])
+    np.testing.assert_allclose(obs[91:115], np.maximum.accumulate(ahead), atol=2e-6)
+    np.testing.assert_allclose(obs[115:], np.minimum.accumulate(ahead), atol=2e-6)
+
+
 def test_relative_state_inverts_the_features():
     for hour, soc in ((0, 0.5), (13, 0.1), (22, 0.87)):
         known = observations.relative_state(PLANT, observe("rel", hour, content=battery(soc)))
@@ -196,7 +210,7 @@ def test_relative_state_inverts_the_features():
 
 def test_a_flat_day_stays_finite():
     day = hand_day(price=np.full(HOURS, 42.0))
-    for layout in ("base20", "curve", "rel", "rank"):
+    for layout in ("base20", "curve", "rel", "rank", "value"):
         assert np.isfinite(observe(layout, 5, day)).all()
 
 
@@ -213,7 +227,7 @@ def test_connection_features_are_the_coming_room_and_supply():
 
 # What is known when: changing the future must not change the observation
 
-FORECAST_LAYOUTS = ("base20", "curve", "forecast", "rel", "rank")
+FORECAST_LAYOUTS = ("base20", "curve", "forecast", "rel", "rank", "value")
 CHANGED_HOUR = 15
 
 

@@ -155,6 +155,28 @@ def test_discrete_observations_become_one_hot():
     assert (float(obs.sum()), obs.dtype) == (1.0, jnp.float32)
 
 
+def test_observations_can_be_hidden():
+    whole, part = (envs_jax.make("gymnax:CartPole-v1", **settings) for settings in ({}, {"observed": [2, 0]}))
+    check_env(with_agent_axis(part), steps=12)
+    (obs, state), (seen, _) = (env.reset(jax.random.key(0)) for env in (whole, part))
+    assert seen.tolist() == [obs[2], obs[0]]
+    (obs, *_), (seen, *_, info) = (env.step(jax.random.key(1), state, jnp.asarray(1)) for env in (whole, part))
+    assert seen.tolist() == info["final_observation"].tolist() == [obs[2], obs[0]]
+    all_high, high = (env.observation_space(env.default_params).high for env in (whole, part))
+    assert high.tolist() == [all_high[2], all_high[0]]
+
+
+@pytest.mark.parametrize("observed", [[], [4], [-1], [0, 0], [0.5], [True], "02", 1])
+def test_impossible_choices_of_observations_are_refused(observed):
+    with pytest.raises(ValueError, match="list different components from 0 to 3"):
+        envs_jax.make("gymnax:CartPole-v1", observed=observed)
+
+
+def test_pictures_have_no_components_to_choose():
+    with pytest.raises(ValueError, match=r"this observation has shape \(10, 10, 4\)"):
+        envs_jax.make("gymnax:Breakout-MinAtar", observed=[0])
+
+
 def test_spaces_can_be_asked_for_inside_a_jit():
     reacher = envs_jax.make("gymnax:Reacher-misc")
     sample = jax.jit(lambda key: reacher.action_space(reacher.default_params).sample(key))(jax.random.key(0))

@@ -11,6 +11,8 @@ import numpy as np
 
 from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete, Product
+from purerl.onpolicy import ActorCritic, Settings
+from purerl.types import Algorithm
 
 
 class Probe(NamedTuple):
@@ -99,6 +101,41 @@ def episodes(probe: Probe) -> np.ndarray:
     return np.stack([shown, progress], axis=-1)
 
 
+# A world with a mask
+
+
+def tempting_world(endless: bool = False) -> Environment:
+    """Three actions pay 1, 2 and 10; the last is legal only where the observation says so.
+
+    One step, which is the end, or with `endless` a time limit in a world that would go on as it is.
+    """
+
+    def reset_env(key, params):
+        legal = jax.random.bernoulli(key).astype(jnp.float32)
+        return legal[None], legal
+
+    def step_env(key, legal, action, params):
+        reward = jnp.array([1.0, 2.0, 10.0])[action]
+        paid = jnp.where((action == 2) & (legal < 0.5), -100.0, reward)
+        return legal[None], legal, paid, jnp.array(not endless), jnp.array(endless), {}
+
+    return Environment(
+        name="tempting",
+        default_params=None,
+        reset_env=reset_env,
+        step_env=step_env,
+        observation_space=lambda params: Box(0.0, 1.0, (1,)),
+        action_space=lambda params: Discrete(3),
+        action_mask=lambda legal, params: jnp.stack([jnp.array(True), jnp.array(True), legal > 0.5]),
+    )
+
+
+def tempted_actions(algorithm: Algorithm, state) -> jax.Array:
+    """Greedy actions where the last is illegal, and where it is legal."""
+    mask = jnp.array([[[True, True, False]], [[True, True, True]]])
+    return algorithm.act(algorithm.policy(state), (), jnp.array([[[0.0]], [[1.0]]]), mask, None, True)[0][:, 0]
+
+
 # Worlds for teams and for mixed actions
 
 
@@ -177,3 +214,48 @@ def mixed_world() -> Environment:
         observation_space=lambda params: Box(-1.0, 1.0, (1,)),
         action_space=lambda params: Product((Discrete(2), Box(-1.0, 1.0, (1,)))),
     )
+
+
+# Training
+
+
+def after_updates(algorithm: Algorithm, updates: int):
+    """`(state, metrics)` of a run with key 0."""
+
+    @jax.jit
+    def train(key):
+        state = algorithm.init(key, algorithm.hparams)
+        return jax.lax.scan(lambda s, _: algorithm.update(s), state, length=updates)
+
+    return train(jax.random.key(0))
+
+
+def greedy_actions(algorithm, state, obs):
+    return algorithm.act(algorithm.policy(state), (), jnp.asarray(obs, jnp.float32), None, None, True)[0]
+
+
+def trained_actor_critic(make, config: Settings, env: Environment, probes: dict[str, Probe], updates: int):
+    """Per probe: `(values, actions)` along observations [T, N, d] from an empty memory, actions greedy.
+
+    All probes train in one program, each with a key of its own.
+    """
+
+    @jax.jit
+    def train(probes, keys):
+        def one(probe, key):
+            algorithm = make(config, env, probe)
+            state = algorithm.init(key, algorithm.hparams)
+            return jax.lax.scan(lambda s, _: (algorithm.update(s)[0], None), state, length=updates)[0].learner.params
+
+        return jax.vmap(one)(probes, keys)
+
+    params = train(stacked(probes), jax.random.split(jax.random.key(0), len(probes)))
+    nets = ActorCritic(config.actor, config.critic, Box(-1.0, 1.0, (1, 1)), obs_dim=2, critic_dim=2)
+
+    def ask(name: str, obs):
+        mine = jax.tree.map(lambda x: x[list(probes).index(name)], params)
+        obs = jnp.asarray(obs, jnp.float32)
+        mean, _ = nets.outputs(mine["actor"], obs)
+        return np.asarray(nets.value(mine["critic"], obs)), np.asarray(mean)[..., 0]
+
+    return ask

@@ -9,17 +9,20 @@ from probe_worlds import (
     FEED_FORWARD_PROBES,
     LENGTH,
     RECURRENT_PROBES,
-    Probe,
+    after_updates,
     episodes,
+    greedy_actions,
     leaving_world,
     mixed_world,
     probe_world,
-    stacked,
     team_world,
+    tempted_actions,
+    tempting_world,
+    trained_actor_critic,
 )
 
 from envs_jax.base import Environment
-from envs_jax.spaces import Box, Discrete
+from envs_jax.spaces import Box
 from purerl.algos import ppo
 from purerl.networks import NetworkConfig
 from purerl.onpolicy import ActorCritic
@@ -34,36 +37,9 @@ FEED_FORWARD = ppo.Config(
 RECURRENT = FEED_FORWARD.model_copy(update={"actor": MEMORY, "critic": MEMORY, "steps_per_update": 20})
 
 
-def trained(config: ppo.Config, env: Environment, probes: dict[str, Probe], updates: int):
-    """Per probe: `(values, actions)` along observations [T, N, d] from an empty memory, actions greedy."""
-
-    def algorithm_of(probe):
-        return ppo.make(config, env, probe)
-
-    @jax.jit
-    def train(probes, keys):
-        def one(probe, key):
-            algorithm = algorithm_of(probe)
-            state = algorithm.init(key, algorithm.hparams)
-            return jax.lax.scan(lambda s, _: (algorithm.update(s)[0], None), state, length=updates)[0].learner.params
-
-        return jax.vmap(one)(probes, keys)
-
-    params = train(stacked(probes), jax.random.split(jax.random.key(0), len(probes)))
-    nets = ActorCritic(config.actor, config.critic, Box(-1.0, 1.0, (1, 1)), obs_dim=2, critic_dim=2)
-
-    def ask(name: str, obs):
-        mine = jax.tree.map(lambda x: x[list(probes).index(name)], params)
-        obs = jnp.asarray(obs, jnp.float32)
-        mean, _ = nets.outputs(mine["actor"], obs)
-        return np.asarray(nets.value(mine["critic"], obs)), np.asarray(mean)[..., 0]
-
-    return ask
-
-
 @pytest.fixture(scope="module")
 def feed_forward():
-    ask = trained(FEED_FORWARD, probe_world(), FEED_FORWARD_PROBES, updates=60)
+    ask = trained_actor_critic(ppo.make, FEED_FORWARD, probe_world(), FEED_FORWARD_PROBES, updates=60)
     return lambda name, *observations: [x[0] for x in ask(name, [observations])]
 
 
@@ -98,7 +74,7 @@ def test_a_time_limit_does_not_end_the_world(feed_forward):
 
 @pytest.fixture(scope="module")
 def recurrent():
-    ask = trained(RECURRENT, probe_world(LENGTH), RECURRENT_PROBES, updates=150)
+    ask = trained_actor_critic(ppo.make, RECURRENT, probe_world(LENGTH), RECURRENT_PROBES, updates=150)
     return lambda name: ask(name, episodes(RECURRENT_PROBES[name]))
 
 
@@ -122,39 +98,10 @@ def test_a_time_limit_does_not_end_the_world_with_memory(recurrent):
 # Masks
 
 
-def tempting_world() -> Environment:
-    """Three actions pay 1, 2 and 10; the last is legal only where the observation says so."""
-
-    def reset_env(key, params):
-        legal = jax.random.bernoulli(key).astype(jnp.float32)
-        return legal[None], legal
-
-    def step_env(key, legal, action, params):
-        reward = jnp.array([1.0, 2.0, 10.0])[action]
-        paid = jnp.where((action == 2) & (legal < 0.5), -100.0, reward)
-        return legal[None], legal, paid, jnp.array(True), jnp.array(False), {}
-
-    return Environment(
-        name="tempting",
-        default_params=None,
-        reset_env=reset_env,
-        step_env=step_env,
-        observation_space=lambda params: Box(0.0, 1.0, (1,)),
-        action_space=lambda params: Discrete(3),
-        action_mask=lambda legal, params: jnp.stack([jnp.array(True), jnp.array(True), legal > 0.5]),
-    )
-
-
 @pytest.fixture(scope="module")
 def tempted():
     algorithm = ppo.make(FEED_FORWARD.model_copy(update={"entropy_coef": 0.01}), tempting_world())
-
-    @jax.jit
-    def train(key):
-        state = algorithm.init(key, algorithm.hparams)
-        return jax.lax.scan(lambda s, _: algorithm.update(s), state, length=30)
-
-    return algorithm, *train(jax.random.key(0))
+    return algorithm, *after_updates(algorithm, updates=30)
 
 
 def test_illegal_actions_are_never_taken(tempted):
@@ -164,10 +111,7 @@ def test_illegal_actions_are_never_taken(tempted):
 
 def test_the_best_legal_action_is_learned(tempted):
     algorithm, state, _ = tempted
-    obs = jnp.array([[[0.0]], [[1.0]]])
-    mask = jnp.array([[[True, True, False]], [[True, True, True]]])
-    action, _ = algorithm.act(algorithm.policy(state), (), obs, mask, None, True)
-    np.testing.assert_array_equal(action[:, 0], [1, 2])
+    np.testing.assert_array_equal(tempted_actions(algorithm, state), [1, 2])
 
 
 # Teams and mixed actions
@@ -176,17 +120,7 @@ def test_the_best_legal_action_is_learned(tempted):
 def learned(env: Environment, updates: int, **changes):
     """`(algorithm, state)` after some updates of the feed-forward recipe."""
     algorithm = ppo.make(FEED_FORWARD.model_copy(update=changes), env)
-
-    @jax.jit
-    def train(key):
-        state = algorithm.init(key, algorithm.hparams)
-        return jax.lax.scan(lambda s, _: (algorithm.update(s)[0], None), state, length=updates)[0]
-
-    return algorithm, train(jax.random.key(0))
-
-
-def greedy_actions(algorithm, state, obs):
-    return algorithm.act(algorithm.policy(state), (), jnp.asarray(obs, jnp.float32), None, None, True)[0]
+    return algorithm, after_updates(algorithm, updates)[0]
 
 
 def test_agents_with_parameters_of_their_own_do_what_one_policy_cannot():

@@ -76,6 +76,7 @@ def make_env(**settings) -> Environment:
         num_cases=lambda params: params.shape[0],
         reset_case=reset_case,
         score=score,
+        differentiable=True,
         calibration=calibration,
     )
 

@@ -127,7 +127,7 @@ def test_seed_flag_and_mixed_order_of_arguments(config_file, tmp_path, monkeypat
     assert (config.seed, config.epochs, config.algo["capacity"], str(run_dir), resume) == (9, 4, 8, "d", False)
 
 
-@pytest.mark.parametrize("module", ["train", "evaluate", "export"])
+@pytest.mark.parametrize("module", ["train", "sweep", "evaluate", "export"])
 def test_help_is_quick_and_documents_every_flag(module):
     """Nothing heavy is imported before the arguments are understood."""
     code = (
@@ -140,7 +140,10 @@ def test_help_is_quick_and_documents_every_flag(module):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
-    flags = {"train": ("--config", "--run-dir", "--resume", "--seed", "dotted.key=value")}
+    flags = {
+        "train": ("--config", "--run-dir", "--resume", "--seed", "dotted.key=value"),
+        "sweep": ("--config", "--out", "--seeds", "--random", "--at-once", "--resume", "dotted.key=value"),
+    }
     common = ("--checkpoint", "--run")
     for flag in flags.get(module, common):
         assert flag in ended.stdout

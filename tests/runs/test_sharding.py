@@ -28,11 +28,33 @@ TD3 = {
     "actor": {"lstm_hidden_size": 4, "hidden_sizes": [4]},
     "critic": {"lstm_hidden_size": 4, "hidden_sizes": [4]},
 }
+SAC = {
+    "name": "sac",
+    **{key: value for key, value in TD3.items() if key not in ("name", "sequence_length", "actor", "critic")},
+    "n_step": 3,
+    "actor": {"hidden_sizes": [4]},
+    "critic": {"hidden_sizes": [4]},
+}
+"""On transitions, some of which wait for their window to close when a checkpoint is written."""
+ALGORITHMS = {"td3": TD3, "sac": SAC}
+APG = {
+    "name": "apg",
+    "total_env_steps": 336,
+    "num_envs": 8,
+    "steps_per_update": 7,
+    "noise_std": 0.2,
+    "normalize_obs": True,
+    "critic_epochs": 2,
+    "critic_minibatches": 2,
+    "actor": {"lstm_hidden_size": 4, "hidden_sizes": [4]},
+    "critic": {"lstm_hidden_size": 4, "hidden_sizes": [4]},
+}
+"""Windows of seven steps over episodes of five: each device steps its own environments through the resets."""
 CONFIG = {**BASE, "algo": TD3, "epochs": 3}
 
 
 def after_one_epoch(**changes):
-    """Policies (with a seed axis), metrics and state of a small LSTM-TD3 after two updates."""
+    """Policies (with a seed axis), metrics and state after two updates, by default of a small LSTM-TD3."""
     config = resolve_config({**CONFIG, **changes}, "test")
     program = program_of(build(config).algorithm, config, updates_per_epoch=2)
     state = program.place(program.init())
@@ -49,14 +71,24 @@ def assert_close(tree, expected):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6), tree, expected)
 
 
-def test_shares_of_a_batch_give_the_numbers_of_one_device(on_one_device):
-    policy, metrics, state = after_one_epoch(num_devices=4)
-    assert_close(policy, on_one_device[0])
-    assert_close(metrics, on_one_device[1])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_shares_of_a_batch_give_the_numbers_of_one_device(algorithm, on_one_device):
+    alone = on_one_device if algorithm == "td3" else after_one_epoch(algo=ALGORITHMS[algorithm])
+    policy, metrics, state = after_one_epoch(num_devices=4, algo=ALGORITHMS[algorithm])
+    assert_close(policy, alone[0])
+    assert_close(metrics, alone[1])
     for leaf in jax.tree.leaves(state.learner):
         copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
         assert len(copies) == 4
         assert all((copy == copies[0]).all() for copy in copies)
+
+
+def test_shares_of_the_environments_give_the_numbers_of_one_device():
+    (policy, metrics, state), expected = after_one_epoch(algo=APG, num_devices=2), after_one_epoch(algo=APG)
+    assert_close(policy, expected[0])
+    assert_close(metrics, expected[1])
+    assert_close(jax.device_get(state.worlds), jax.device_get(expected[2].worlds))
+    assert_close(jax.device_get(state.critic), jax.device_get(expected[2].critic))
 
 
 @pytest.mark.parametrize(("devices", "seeds"), [(2, 2), (2, 3)])
@@ -68,9 +100,10 @@ def test_seeds_on_several_devices_are_the_single_runs(devices, seeds, on_one_dev
     np.testing.assert_allclose(metrics["critic_loss"][:, 0], on_one_device[1]["critic_loss"], rtol=1e-4)
 
 
-def test_a_run_on_two_devices_resumes_to_the_same_bits(tmp_path):
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_run_on_two_devices_resumes_to_the_same_bits(algorithm, tmp_path):
     path = tmp_path / "two.yaml"
-    path.write_text(yaml.safe_dump({**CONFIG, "num_devices": 2}))
+    path.write_text(yaml.safe_dump({**CONFIG, "num_devices": 2, "algo": ALGORITHMS[algorithm]}))
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train.main(["--config", str(path), "--run-dir", str(whole)]) == 0
     shutil.copytree(whole, parts)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.base import Environment
-from envs_jax.spaces import Box
+from envs_jax.spaces import Box, Discrete
 from purerl.buffers import Sequences
 from purerl.networks import NetworkConfig
 
@@ -64,8 +64,8 @@ copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 class Run:
     """A compiled algorithm in which every use of a random key is checked; `update` is donated and traced once."""
 
-    def __init__(self, module, config, updates: int, world: Environment | None = None):
-        self.algorithm = module.make(config, marker_world() if world is None else world)
+    def __init__(self, module, config, updates: int, env: Environment | None = None):
+        self.algorithm = module.make(config, marker_world() if env is None else env)
         self._init = jax.jit(self.algorithm.init)
         chex.clear_trace_counter()  # it takes runs that one fixture makes for the same
         update = chex.assert_max_traces(self.algorithm.update, n=1)
@@ -77,9 +77,9 @@ class Run:
             self.history.append(state)
             self.metrics.append(jax.device_get(numbers))
 
-    def init(self, seed: int):
+    def init(self, seed: int, hparams=None):
         with jax.debug_key_reuse(True):
-            return self._init(jax.random.key(seed), self.algorithm.hparams)
+            return self._init(jax.random.key(seed), self.algorithm.hparams if hparams is None else hparams)
 
     def update(self, state):
         with jax.debug_key_reuse(True):
@@ -104,6 +104,37 @@ def check_days(batch: Sequences) -> None:
     np.testing.assert_array_equal(batch.terminated, np.tile(np.arange(T)[:, None] == T - 1, (1, obs.shape[1])))
 
 
+def choice_world() -> Environment:
+    """Days of one to five steps that end in a termination or a time limit; choice number (step mod 3) is illegal.
+
+    The observation tells day, step, length and whether the end is a termination; step number t pays t + 1.
+    """
+
+    def reset_env(key, params):
+        key_day, key_length, key_end = jax.random.split(key, 3)
+        length = jax.random.randint(key_length, (), 1, 6).astype(jnp.float32)
+        end = jax.random.bernoulli(key_end).astype(jnp.float32)
+        obs = jnp.stack([jax.random.uniform(key_day), jnp.zeros(()), length, end])
+        return obs, obs
+
+    def step_env(key, state, action, params):
+        illegal = action == state[1] % 3
+        reward = jnp.where(illegal, -1000.0, state[1] + 1)
+        state = state.at[1].add(1)
+        ended = state[1] == state[2]
+        return state, state, reward, ended & (state[3] > 0), ended & (state[3] == 0), {}
+
+    return Environment(
+        name="choices",
+        default_params=None,
+        reset_env=reset_env,
+        step_env=step_env,
+        observation_space=lambda params: Box(0.0, 5.0, (4,)),
+        action_space=lambda params: Discrete(3),
+        action_mask=lambda state, params: jnp.arange(3) != state[1] % 3,
+    )
+
+
 # Networks as plain loops
 
 
@@ -126,6 +157,12 @@ def plain_head(head, x) -> np.ndarray:
     return x @ np.asarray(layers[-1]["kernel"], np.float64) + np.asarray(layers[-1]["bias"])
 
 
+def plain_actor(config, actor, obs) -> np.ndarray:
+    """Pre-squash output for the last of the observations [t + 1, d]."""
+    features = plain_memory(actor["core"]["params"]["lstm_0"], obs) if config.actor.recurrent else obs[-1]
+    return plain_head(actor["head"], features)
+
+
 def plain_q(config, critic, obs, past, action) -> float:
     """Value of `action` after observations [t + 1, d] and past actions [t, k]."""
     if not config.critic.recurrent:
@@ -136,3 +173,17 @@ def plain_q(config, critic, obs, past, action) -> float:
         return plain_head(critic["head"], plain_memory(layer, inputs))[0]
     inputs = [np.concatenate([o, a]) for o, a in zip(obs, [0 * action, *past], strict=True)]
     return plain_head(critic["head"], np.concatenate([plain_memory(layer, inputs), action]))[0]
+
+
+def plain_returns(config, batch: Sequences, value) -> np.ndarray:
+    """n-step returns [T, N] that bootstrap from `value` of the observations after each step."""
+    steps, size = batch.reward.shape
+    y = np.zeros((steps, size))
+    for n in range(size):
+        for start in range(steps):
+            factor, total = 1.0, 0.0
+            for t in range(start, min(start + config.n_step, steps)):
+                total += factor * float(batch.reward[t, n])
+                factor *= 0.0 if batch.terminated[t, n] else config.gamma
+            y[start, n] = total + factor * value[t, n]
+    return y

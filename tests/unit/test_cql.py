@@ -289,7 +289,7 @@ def ran(files):
         if kind not in made:
             module = bc if kind == "cloning" else cql
             world = marker_world(Discrete(3)) if kind == "choices" else marker_world()
-            made[kind] = Run(module, config_of(kind, files), updates=3, world=world)
+            made[kind] = Run(module, config_of(kind, files), updates=3, env=world)
         return made[kind]
 
     return of

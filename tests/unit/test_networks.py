@@ -1,12 +1,14 @@
-"""Networks: the LSTM against a plain cell and plain differentiation, sequences against single steps."""
+"""Networks: the LSTM against a plain cell and plain differentiation, convolutions against those of XLA, sequences
+against single steps."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from purerl.lstm import init_lstm, lstm_sequence
-from purerl.networks import ACTIVATIONS, Core, Head, NetworkConfig, initial_carry
+from purerl.networks import ACTIVATIONS, ConvConfig, Core, Head, NetworkConfig, convolved, initial_carry, make_core
 
 STEPS, BATCH, IN, HIDDEN = 5, 3, 4, 5
 
@@ -70,13 +72,21 @@ def test_initial_lstm_parameters():
 
 
 TWO_LAYERS = NetworkConfig(lstm_hidden_size=HIDDEN, lstm_num_layers=2, lstm_skip=True)
+PICTURE = NetworkConfig(conv=ConvConfig(grid=(2, 2, 1), features=(3,), kernel=2))
+CORES = {
+    "feed-forward": (NetworkConfig(), IN),
+    "lstm": (NetworkConfig(lstm_hidden_size=HIDDEN), HIDDEN),
+    "two layers and skip": (TWO_LAYERS, HIDDEN + IN),
+    "gru, two layers and skip": (TWO_LAYERS.model_copy(update={"cell": "gru"}), HIDDEN + IN),
+    "convolution": (PICTURE, 3),
+    "gru after a convolution, skip": (
+        PICTURE.model_copy(update={"cell": "gru", "lstm_hidden_size": HIDDEN, "lstm_skip": True}),
+        HIDDEN + 3,
+    ),
+}
 
 
-@pytest.mark.parametrize(
-    ("config", "width"),
-    [(NetworkConfig(), IN), (NetworkConfig(lstm_hidden_size=HIDDEN), HIDDEN), (TWO_LAYERS, HIDDEN + IN)],
-    ids=["feed-forward", "lstm", "two layers and skip"],
-)
+@pytest.mark.parametrize(("config", "width"), CORES.values(), ids=CORES)
 def test_core_step_by_step_equals_the_sequence(config, width, layer):
     _, xs = layer
     core = Core(config)
@@ -93,8 +103,51 @@ def test_core_step_by_step_equals_the_sequence(config, width, layer):
     features, steps = run(params, xs)
     assert features.shape == (STEPS, BATCH, width)
     np.testing.assert_allclose(steps, features, atol=1e-6)
-    if config.lstm_skip or not config.recurrent:
+    if config.conv is None and (config.lstm_skip or not config.recurrent):
         np.testing.assert_array_equal(features[..., -IN:], xs)
+
+
+@pytest.mark.parametrize(("stride", "kernel"), [(1, 3), (2, 3), (3, 2), (1, 1)])
+def test_convolution_and_its_gradients_equal_those_of_xla(stride, kernel):
+    rng = np.random.default_rng(5)
+    x, weights = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((4, 8, 7, 2), (kernel, kernel, 2, 5)))
+
+    def plain(x, weights):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, weights, (stride, stride), "VALID", dimension_numbers=layout)
+
+    def of(convolution):
+        loss = lambda *args: (jnp.sum(jnp.sin(convolution(*args))), convolution(*args))  # noqa: E731
+        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(x, weights)
+
+    got, expected = jax.jit(lambda: (of(lambda x, w: convolved(x, w, stride)), of(plain)))()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), got, expected)
+
+
+def test_pictures_are_read_in_the_order_in_which_they_were_flattened():
+    """A filter that copies one plane, on sequences [T, B, d] and on rows [N, d]."""
+    config = NetworkConfig(conv=ConvConfig(grid=(3, 2, 4), features=(1,), kernel=1))
+    picture = np.random.default_rng(6).random((5, 2, 3, 2, 4)).astype(np.float32)
+    params = {"params": {"conv_0": {"kernel": jnp.eye(4)[None, None, :, 2:3], "bias": jnp.zeros(1)}}}
+    expected = picture[..., 2].reshape(5, 2, 6)
+    np.testing.assert_array_equal(Core(config).apply(params, picture.reshape(5, 2, 24)), expected)
+    np.testing.assert_array_equal(Core(config).apply(params, picture.reshape(10, 24)), expected.reshape(10, 6))
+
+
+def test_layers_of_convolutions_see_the_ones_before():
+    conv = ConvConfig(grid=(10, 10, 4), features=(16, 8), kernel=3, stride=2)
+    assert conv.sizes() == [(10, 10), (4, 4), (1, 1)]
+    core = Core(NetworkConfig(conv=conv))
+    shapes = jax.eval_shape(core.init, jax.random.key(0), jnp.zeros((2, 400)))
+    assert shapes["params"]["conv_1"]["kernel"].shape == (3, 3, 16, 8)
+    assert jax.eval_shape(core.apply, shapes, jnp.zeros((2, 400))).shape == (2, 8)
+
+
+def test_pictures_that_do_not_fit_are_refused():
+    with pytest.raises(ValidationError, match="a kernel of 4 does not fit"):
+        ConvConfig(grid=(9, 3, 1), kernel=4)
+    with pytest.raises(ValueError, match=r"conv.grid \[2, 2, 1\] has 4 values, the network's input 5"):
+        make_core(PICTURE, 5)
 
 
 def test_second_layer_reads_the_first(layer):

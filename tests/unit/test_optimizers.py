@@ -9,7 +9,7 @@ from purerl.optimizers import make_optimizer
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop"])
 def test_optimizers_clip_the_norm_and_differ(name):
-    """The first direction: Adam's is the sign of the clipped gradient; rmsprop's is ten times that (decay 0.9)."""
+    """The first direction: Adam's is the sign of the clipped gradient; rmsprop's is ten times that (decay 0.99)."""
     optimizer = make_optimizer(name, max_grad_norm=1e-6)
     params = {"a": jnp.array([2.0, -2.0])}
     direction, _ = optimizer.update({"a": jnp.array([3.0, -4.0])}, optimizer.init(params), params)
@@ -18,6 +18,13 @@ def test_optimizers_clip_the_norm_and_differ(name):
     expected = {
         "adam": clipped / (np.abs(clipped) + 1e-8),
         "adamw": clipped / (np.abs(clipped) + 1e-8) + 1e-4 * np.array([2.0, -2.0]),
-        "rmsprop": clipped / np.sqrt(0.1 * clipped**2 + 1e-8),
+        "rmsprop": clipped / np.sqrt(0.01 * clipped**2 + 1e-8),
     }[name]
     np.testing.assert_allclose(direction["a"], expected, rtol=1e-4)
+
+
+def test_the_epsilon_of_rmsprop_is_inside_of_the_root():
+    optimizer = make_optimizer("rmsprop", max_grad_norm=10.0, eps=0.1)
+    gradient = jnp.array([3.0, -4.0])
+    direction, _ = optimizer.update(gradient, optimizer.init(gradient), gradient)
+    np.testing.assert_allclose(direction, gradient / np.sqrt(0.01 * gradient**2 + 0.1), rtol=1e-5)

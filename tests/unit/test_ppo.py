@@ -6,48 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from onpolicy_cases import LEGAL, LINEAR, LSTM, layer, linear_case, log_softmax, walk_world
 from pydantic import ValidationError
 
-from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete
 from purerl import policy_gradient
 from purerl.algos import ppo
-from purerl.networks import NetworkConfig
-from purerl.onpolicy import ActorCritic, Memory
-from purerl.policies import Outputs, env_action
-from purerl.policy_gradient import Batch, Coefficients, adapted_kl_coef, clipped_surrogate
+from purerl.networks import ConvConfig
+from purerl.onpolicy import Memory
+from purerl.policies import env_action
+from purerl.policy_gradient import Coefficients, adapted_kl_coef, clipped_surrogate
 
-LINEAR = NetworkConfig(hidden_sizes=())
 CONFIG = ppo.Config(actor=LINEAR, critic=LINEAR, num_envs=2, steps_per_update=8, minibatches=2, epochs=2)
-LEGAL = np.array([[1, 1, 1], [1, 0, 1], [0, 1, 1], [1, 1, 0], [1, 1, 1]], bool)
-
-
-def log_softmax(x):
-    return x - np.log(np.exp(x).sum(-1, keepdims=True))
-
-
-def linear_case(config: ppo.Config):
-    """Nets without hidden layers, random parameters, five rows, and the numbers a loss is made of."""
-    rng = np.random.default_rng(0)
-    nets = ActorCritic(config.actor, config.critic, Discrete(3, (1,)), obs_dim=2, critic_dim=2)
-    shapes = jax.eval_shape(nets.init, jax.random.key(0))
-    params = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), jnp.float32), shapes)
-    obs, old = rng.normal(size=(5, 2)), rng.normal(size=(5, 3))
-    action = np.array([0, 2, 1, 0, 2])
-    masked_old = log_softmax(np.where(LEGAL, old, -1e9))
-    rows = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (obs, old, masked_old[np.arange(5), action]))
-    old_value, advantage, target = (jnp.asarray(x, jnp.float32) for x in rng.normal(size=(3, 5)))
-    batch = Batch(
-        obs=rows[0], critic_obs=rows[0], legal=jnp.asarray(LEGAL), raw_action=jnp.asarray(action),
-        old_outputs=Outputs(rows[1], None), old_log_prob=rows[2], old_value=old_value, advantage=advantage,
-        target=target, weight=None,
-    )  # fmt: skip
-    return nets, params, batch
-
-
-def layer(head):
-    kernel, bias = jax.tree.leaves(head)[::-1] if jax.tree.leaves(head)[0].ndim == 1 else jax.tree.leaves(head)
-    return np.asarray(kernel, np.float64), np.asarray(bias, np.float64)
 
 
 @pytest.mark.parametrize("value_clip", [0.2, None])
@@ -133,31 +103,6 @@ def test_impossible_settings_are_refused(changes, words):
 # Updates
 
 
-def walk_world(space=None) -> Environment:
-    """Endless walk cut after five steps: reward minus the distance from the start; the action is the step."""
-    space = Box(-2.0, 6.0, (2,)) if space is None else space
-
-    def reset_env(key, params):
-        state = (jnp.zeros(2), jnp.zeros((), jnp.int32))
-        return state[0], state
-
-    def step_env(key, state, action, params):
-        move = action if isinstance(space, Box) else jnp.array([1.0, -1.0]) * (action - 1)
-        at, time = state[0] + move / 10, state[1] + 1
-        reward = -jnp.sum(jnp.abs(at))
-        return at, (at, time), reward, jnp.array(False), time == 5, {"lowest": jnp.min(move), "highest": jnp.max(move)}
-
-    return Environment(
-        name="walk",
-        default_params=None,
-        reset_env=reset_env,
-        step_env=step_env,
-        observation_space=lambda params: Box(-10.0, 10.0, (2,)),
-        action_space=lambda params: space,
-        episode_sums={"lowest": "lowest", "highest": "highest"},
-    )
-
-
 def one_update(config, env, seed=0):
     algorithm = ppo.make(config, env)
     state = algorithm.init(jax.random.key(seed), algorithm.hparams)
@@ -165,7 +110,7 @@ def one_update(config, env, seed=0):
         return algorithm, state, *jax.jit(algorithm.update)(state)
 
 
-LSTM = NetworkConfig(lstm_hidden_size=4, hidden_sizes=(4,), activation="tanh")
+PICTURE_GRU = LSTM.model_copy(update={"cell": "gru", "conv": ConvConfig(grid=(1, 2, 1), features=(3,), kernel=1)})
 KINDS = {
     "normal": (CONFIG, None),
     "squashed": (
@@ -174,7 +119,7 @@ KINDS = {
     ),
     "discrete": (CONFIG.model_copy(update={"kl_coef": 0.1, "kl_target": 0.01}), Discrete(3)),
     "recurrent": (CONFIG.model_copy(update={"actor": LSTM, "critic": LSTM}), None),
-    "recurrent actor alone": (CONFIG.model_copy(update={"actor": LSTM}), None),
+    "recurrent actor alone, gru after a convolution": (CONFIG.model_copy(update={"actor": PICTURE_GRU}), None),
 }
 
 

@@ -88,3 +88,49 @@ def test_noise_of_every_step_is_its_own(collected):
 def test_resets_drawn_ahead_are_those_of_step_by_step(collected, monkeypatch):
     monkeypatch.setattr(rollout, "RESETS_AHEAD_BYTES", 0)
     jax.tree.map(np.testing.assert_array_equal, jax.jit(lambda key: run(key))(jax.random.key(0)), collected)
+
+
+# Gradients and whole episodes
+
+
+def pushed_world() -> Environment:
+    """A position that the actions move, rewarded at every step; episodes of three steps start anew at one."""
+
+    def reset_env(key, params):
+        return jnp.ones(1), (jnp.ones(()), jnp.zeros((), jnp.int32))
+
+    def step_env(key, state, action, params):
+        at, count = state[0] * (1 + action[0]), state[1] + 1
+        return at[None], (at, count), at, count == LENGTH, jnp.zeros((), bool), {}
+
+    box = Box(-1.0, 1.0, (1,))
+    return Environment("pushed", None, reset_env, step_env, lambda p: box, lambda p: box, episode_length=LENGTH)
+
+
+def pushed(actions, num_steps: int, **how):
+    """Rewards [T] of one world that is pushed by actions [T]."""
+    env = with_agent_axis(pushed_world())
+
+    def act(worlds, noise):
+        return actions[worlds.carry[0, 0].astype(int)][None, None, None], worlds.carry + 1, None
+
+    worlds = rollout.start_worlds(env, None, jax.random.key(0), 1, jnp.zeros((1, 1)))
+    draw = lambda key: jnp.zeros((1, 0))  # noqa: E731
+    with jax.debug_key_reuse(True):
+        _, steps, _ = rollout.collect(env, None, worlds, act, draw, jax.random.key(1), num_steps, **how)
+    return steps.reward[:, 0, 0], steps
+
+
+def test_gradients_run_through_steps_and_stop_at_resets():
+    """At rest every reward is the position, one: its slope is one in each action since the reset."""
+    slopes = jax.jacobian(lambda a: pushed(a, 5)[0])(jnp.zeros(LENGTH))
+    # The memory is emptied at the end of an episode, so the second one is pushed by the same actions again.
+    ones = np.tril(np.ones((LENGTH, LENGTH)))
+    np.testing.assert_allclose(slopes, np.concatenate([ones, ones[:2]]))
+
+
+def test_whole_episodes_are_the_same_with_one_reset():
+    actions = jnp.array([0.5, -0.5, 1.0])
+    (a, steps), (b, once) = pushed(actions, LENGTH), pushed(actions, LENGTH, whole_episodes=True)
+    np.testing.assert_array_equal(a, b)
+    jax.tree.map(np.testing.assert_array_equal, steps, once)

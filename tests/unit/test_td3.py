@@ -14,9 +14,9 @@ from replay_cases import (
     check_days,
     copied,
     marker_world,
-    plain_head,
-    plain_memory,
+    plain_actor,
     plain_q,
+    plain_returns,
     random_like,
     trees_equal,
 )
@@ -184,12 +184,6 @@ def test_seeds_under_vmap_equal_single_runs(feed_forward):
 # Targets and losses against plain loops
 
 
-def plain_actor(config, actor, obs) -> np.ndarray:
-    """Pre-squash output for the last of the observations [t + 1, d]."""
-    features = plain_memory(actor["core"]["params"]["lstm_0"], obs) if config.actor.recurrent else obs[-1]
-    return plain_head(actor["head"], features)
-
-
 def plain_targets(config, actions, target, batch, noise) -> np.ndarray:
     """Targets [T, N] step by step: every network starts from the first observation for every single target."""
     steps, size = batch.reward.shape
@@ -203,14 +197,7 @@ def plain_targets(config, actions, target, batch, noise) -> np.ndarray:
             action = np.clip(np.asarray(actions.squash(raw), np.float64) + clipped, actions.low, actions.high)
             both = [plain_q(config, critic, obs[: t + 2], past[: t + 1], action) for critic in critics]
             value[t, n] = min(both) if config.target_value == "min" else sum(both) / 2
-    y = np.zeros((steps, size))
-    for n in range(size):
-        for start in range(steps):
-            factor, total = 1.0, 0.0
-            for t in range(start, min(start + config.n_step, steps)):
-                total += factor * float(batch.reward[t, n])
-                factor *= 0.0 if batch.terminated[t, n] else config.gamma
-            y[start, n] = total + factor * value[t, n]
+    y = plain_returns(config, batch, value)
     return y if config.target_clip is None else np.clip(y, -config.target_clip, config.target_clip)
 
 
@@ -496,7 +483,6 @@ def test_preview_is_added_to_what_the_critics_learn():
         ({"sequence_length": 3}, "steps_per_update must equal"),
         ({"updates_per_step": 0.19}, "positive multiple of policy_delay"),
         ({"updates_per_step": 0.01}, "positive multiple of policy_delay"),
-        ({"n_step": 2}, "n_step 2 needs whole episodes"),
         ({"batchsize": 3}, "Extra inputs are not permitted"),
     ],
 )

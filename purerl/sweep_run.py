@@ -1,0 +1,320 @@
+"""A sweep's directory: what was asked for, what is refused, what is written.
+
+Reading order: `Definition`, `run` and its directory, the report (statistics, best point, its final score), the tables.
+"""
+
+import csv
+import io
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from purerl import checkpoint
+from purerl.config import ConfigError, RunConfig, config_hash, load_config
+from purerl.evaluation import make_evaluate, print_table, write_json
+from purerl.lanes import Sweep, train_points
+from purerl.metadata import now, surroundings
+from purerl.points import Axes, Point, Range, label
+from purerl.runner import EXIT_DIVERGED, EXIT_OK, check_run_dir, is_complete, stop_signals
+from purerl.statistics import CONFIDENCE, RESAMPLES, bootstrap_interval, interquartile_mean
+
+
+class Definition(NamedTuple):
+    """A sweep, completely."""
+
+    config: RunConfig
+    """Of all points, but for the swept keys."""
+    axes: Axes
+    points: list[Point]
+    random: int | None = None
+    """Points drawn; None: a grid."""
+    at_once: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        swept = {key: list(v) if isinstance(v, list) else v._asdict() for key, v in self.axes.items()}
+        return {"swept": swept, "random": self.random, "at_once": self.at_once, "points": self.points}
+
+
+def read_definition(out: Path) -> Definition:
+    """What a directory was begun with.
+
+    Raises:
+        FileNotFoundError: no sweep was begun there.
+    """
+    if not (out / "sweep.json").exists():
+        raise FileNotFoundError(f"{out}: nothing to resume (no sweep.json)")
+    stored = json.loads((out / "sweep.json").read_text())["definition"]
+    axes = {key: Range(**v) if isinstance(v, dict) else v for key, v in stored["swept"].items()}
+    return Definition(
+        load_config(out / "config.yaml"), axes, stored["points"], stored["random"], stored["at_once"]
+    )  # fmt: skip
+
+
+# The run
+
+
+def run(asked: Definition, out: Path, resume: bool) -> int:
+    """Train, score and write everything to `out`; returns the exit code of the command.
+
+    Raises:
+        ConfigError: the directory holds something else, or a point that cannot be built.
+    """
+    _check_directory(asked, out, resume)
+    if resume and is_complete(out):
+        print(f"{out}: this sweep is already complete")
+        return EXIT_OK
+    started, metadata = time.monotonic(), _metadata(out, resume)
+
+    def write_metadata(status: str, **more: Any) -> None:
+        seconds = round(metadata["wall_clock_s"] + time.monotonic() - started, 3)
+        write_json(
+            out / "metadata.json", {**metadata, **more, "status": status, "updated": now(), "wall_clock_s": seconds}
+        )
+
+    def begin() -> None:
+        _open_directory(asked, out)
+        write_metadata("running")
+
+    config = asked.config
+    with stop_signals() as stop_requested:
+        trained = train_points(
+            config,
+            asked.points,
+            at_once=asked.at_once,
+            directory=out / "parts",
+            stop=stop_requested,
+            report=lambda line: print(line, flush=True) if config.logging.progress else None,
+            begin=begin,
+        )
+    if trained is None:
+        write_metadata("interrupted")
+        print(f"interrupted and saved; continue with --resume --out {out}")
+        return EXIT_OK
+    report = report_of(trained, out / "parts" / "bounds")
+    write_json(out / "sweep.json", {"definition": asked.to_json(), **report})
+    write_tables(trained, report, out)
+    _draw(out)
+    write_metadata("finished", times=report["times"])
+    print_table(table_of(report))
+    if report["best"] is None:
+        print("error: every point diverged", file=sys.stderr)
+        return EXIT_DIVERGED
+    return EXIT_OK
+
+
+def _check_directory(asked: Definition, out: Path, resume: bool) -> None:
+    """Refuse to mix sweeps; nothing has been written when this raises."""
+    check_run_dir(asked.config, out, resume, "--out")
+    if not resume:
+        return
+    before, after = read_definition(out).to_json(), asked.to_json()
+    for name in ("random", "at_once"):
+        if before[name] != after[name]:
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{out}: holds another sweep: {flag} {before[name]} -> {after[name]}")
+    for key in dict.fromkeys([*before["swept"], *after["swept"]]):
+        old, new = (definition["swept"].get(key, "not swept") for definition in (before, after))
+        if old != new:
+            raise ConfigError(f"{out}: holds another sweep: {key}: {old} -> {new}")
+    if before["points"] != after["points"]:
+        raise ConfigError(f"{out}: holds another sweep: its keys in the order {', '.join(before['swept'])}")
+
+
+def _open_directory(asked: Definition, out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "sweep.json", {"definition": asked.to_json()})
+        checkpoint.write_text(out / "config.yaml", asked.config.to_yaml())
+    except OSError as error:
+        raise ConfigError(f"{out}: directory cannot be written: {error.strerror}") from error
+
+
+def _metadata(out: Path, resume: bool) -> dict[str, Any]:
+    """What does not change while this process works. `sessions` counts the processes that worked on the sweep."""
+    path = out / "metadata.json"
+    earlier = json.loads(path.read_text()) if resume and path.exists() else {}
+    return {
+        "created": earlier.get("created", now()),
+        "sessions": earlier.get("sessions", 0) + 1,
+        "wall_clock_s": earlier.get("wall_clock_s", 0.0),
+        **surroundings(),
+    }
+
+
+def _draw(out: Path) -> None:
+    # Imported here: matplotlib takes a second that a sweep need not wait for at its start.
+    from purerl.plots import save_figures, sweep_figure
+
+    save_figures({"sweep": sweep_figure(out)}, out)
+
+
+# The report
+
+
+def report_of(trained: Sweep, cache_dir: Path | None = None) -> dict[str, Any]:
+    """Scores, statistics, the best point with its final score, programs and times, JSON-serialisable."""
+    points = [_point_report(trained, number) for number in range(len(trained.points))]
+    sound = [point for point in points if point["iqm"] is not None]
+    best = max(sound, key=lambda point: point["iqm"])["point"] if sound else None
+    settings = trained.config.evaluation
+    return {
+        "algo": trained.config.algo["name"],
+        "env": trained.config.env["name"],
+        "config_hash": config_hash(trained.config),
+        "keys": trained.keys,
+        "programs": [{"points": list(group.points)} for group in trained.groups],
+        "seeds": trained.seeds,
+        "split": settings.split,
+        "unit": trained.unit,
+        "statistics": {
+            "score": "interquartile mean over seeds",
+            "interval": "percentile bootstrap over the seeds of a point; for the table stratified by point",
+            "confidence": CONFIDENCE,
+            "resamples": RESAMPLES,
+        },
+        "points": points,
+        "table": {
+            **_statistics(trained.scores[[point["point"] for point in sound]]),
+            "points_left_out": [point["point"] for point in points if point["iqm"] is None],
+        },
+        "best": None if best is None else {**points[best], "final": _final_score(trained, best, cache_dir)},
+        "times": _times(trained),
+    }
+
+
+def _point_report(trained: Sweep, number: int) -> dict[str, Any]:
+    percents = trained.percent_of_bound
+    diverged = [{"seed": trained.seeds[s], **what} for (p, s), what in trained.diverged.items() if p == number]
+    report = {
+        "point": number,
+        "values": trained.points[number],
+        **_statistics(trained.scores[[number]]),
+        "scores": trained.scores[number].tolist(),
+        "diverged": diverged,
+    }
+    if percents is not None:
+        report["percent_of_bound_iqm"] = _or_none(interquartile_mean(percents[number]))
+    return report
+
+
+def _statistics(scores: np.ndarray) -> dict[str, float | None]:
+    """Of scores [strata, seeds]; None where one is missing, or where no interval can be given."""
+    if not scores.size:
+        return {"iqm": None, "low": None, "high": None}
+    low, high = bootstrap_interval(scores)
+    return {"iqm": _or_none(interquartile_mean(scores.reshape(-1))), "low": _or_none(low), "high": _or_none(high)}
+
+
+def _or_none(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _final_score(trained: Sweep, best: int, cache_dir: Path | None) -> dict[str, Any]:
+    """The best point on episodes that did not choose it."""
+    run, settings = trained.run_of(best), trained.config.evaluation
+    evaluate = make_evaluate(run.algorithm, run.env, cache_dir)
+    score = evaluate(trained.policies[best], settings.final_split, settings.episodes, settings.final_seed).score
+    final = {
+        "episodes": f"split {settings.final_split}"
+        if run.env.splits
+        else "new episodes; the environment has no splits",
+        **_statistics(np.array([score.policy])),
+        "scores": score.policy,
+        "baselines": score.baselines,
+        "bound": score.bound,
+    }
+    if score.percent_of_bound is not None:
+        final["percent_of_bound_iqm"] = _or_none(interquartile_mean(np.array(score.percent_of_bound)))
+    return final
+
+
+def _times(trained: Sweep) -> dict[str, Any]:
+    names = ("compile_s", "init_s", "train_s", "evaluation_s")
+    times = {name: round(sum(part[name] for part in trained.parts), 3) for name in names}
+    env_steps = sum(part["env_steps"] for part in trained.parts)
+    rate = env_steps / times["train_s"] if times["train_s"] else None
+    return {"compare_programs_s": round(trained.compare_s, 3), **times, "env_steps": env_steps, "env_steps_per_s": rate}
+
+
+# Tables
+
+
+def write_tables(trained: Sweep, report: dict[str, Any], out: Path) -> None:
+    """`table.csv`, `summary.csv`, `curves.csv`."""
+    columns = list(trained.keys)
+    table, curves = [], []
+    for number, point in enumerate(trained.points):
+        values = {"point": number, **{key: _cell(point.get(key, "")) for key in columns}}
+        for s, seed in enumerate(trained.seeds):
+            lost = trained.diverged.get((number, s), {"metric": "", "update": ""})
+            row = {**values, "seed": seed, "score": trained.scores[number, s]}
+            if trained.percent_of_bound is not None:
+                row["percent_of_bound"] = trained.percent_of_bound[number][s]
+            table.append({**row, "diverged_metric": lost["metric"], "diverged_update": lost["update"]})
+            for e, (epoch, steps) in enumerate(zip(trained.epochs[number], trained.env_steps[number], strict=True)):
+                score = trained.curves[number][e, s]
+                curves.append({**values, "seed": seed, "epoch": epoch, "env_steps": steps, "score": score})
+    summary = [
+        {
+            "point": point["point"],
+            **{key: _cell(point["values"].get(key, "")) for key in columns},
+            **{name: np.nan if point[name] is None else point[name] for name in ("iqm", "low", "high")},
+            "seeds": len(point["scores"]),
+            "diverged": len(point["diverged"]),
+        }
+        for point in report["points"]
+    ]
+    for name, rows in (("table", table), ("summary", summary), ("curves", curves)):
+        checkpoint.write_text(out / f"{name}.csv", _csv(rows))
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _number(value) for name, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | dict | bool) or value is None else value
+
+
+def _number(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return "" if np.isnan(value) else f"{value:.9g}"
+
+
+def table_of(report: dict[str, Any]) -> Any:
+    """A `rich` table: points from the best to the worst, then the whole table's statistics and the final score."""
+    from rich.table import Table
+
+    best = report["best"]
+    traced = "; ".join(f"{key} {how}" for key, how in report["keys"].items())
+    interval = f"{report['statistics']['confidence']:.0%}"
+    table = Table(title=f"{len(report['points'])} points x {len(report['seeds'])} seeds", caption=traced)
+    for name in ("point", f"IQM of {report['unit']}", interval, "diverged"):
+        table.add_column(name, justify="left" if name == "point" else "right")
+    order = sorted(report["points"], key=lambda p: -np.inf if p["iqm"] is None else p["iqm"], reverse=True)
+    for point in order:
+        lost = f"{len(point['diverged'])} of {len(point['scores'])}" if point["diverged"] else ""
+        style = "bold" if best and point["point"] == best["point"] else None
+        table.add_row(label(point["values"]), *_shown(point), lost, style=style)
+    table.add_section()
+    table.add_row("all points", *_shown(report["table"]), "")
+    if best:
+        table.add_row(f"best, {best['final']['episodes']}", *_shown(best["final"]), "", style="bold")
+    return table
+
+
+def _shown(statistics: dict[str, Any]) -> tuple[str, str]:
+    if statistics["iqm"] is None:
+        return "", ""
+    interval = "" if statistics["low"] is None else f"{statistics['low']:.5g} .. {statistics['high']:.5g}"
+    return f"{statistics['iqm']:.5g}", interval
