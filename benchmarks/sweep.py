@@ -71,7 +71,7 @@ def one_call(config: RunConfig, rates: list[float], seeds: int, repeats: int) ->
 
     began = time.perf_counter()
     state = start(config.seed)
-    compiled = program.chunk.lower(state).compile()  # type: ignore[attr-defined]
+    compiled = program.chunk(state)
     compile_s, seconds = time.perf_counter() - began, []
     for repeat in range(repeats):
         state = start(config.seed + repeat * seeds)

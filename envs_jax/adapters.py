@@ -40,6 +40,7 @@ def with_agent_axis(env: Environment) -> Environment:
         action_mask=_optional(env.action_mask, _add_axis),
         preview=_for_agent(env.preview),
         guided_action=_optional(env.guided_action, _add_axis),
+        rules={name: _optional(rule, _add_axis) for name, rule in env.rules.items()},
     )
 
 
@@ -55,7 +56,7 @@ def _for_agent(preview: Callable[..., Any] | None) -> Callable[..., Any] | None:
     return None if preview is None else lambda obs, action, params: preview(obs[0], action[0], params)[None]
 
 
-def _optional(function: Callable[..., Any] | None, then: Callable[[Any], Any]) -> Callable[..., Any] | None:
+def _optional(function: Callable[..., Any] | None, then: Callable[[Any], Any]) -> Any:
     """`then` after `function`, where the environment has that function."""
     return None if function is None else lambda *args: then(function(*args))
 

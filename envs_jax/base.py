@@ -94,6 +94,8 @@ class Environment:
     report: Reporter | None = None
     guided_action: Callable[[jax.Array, State, Params], jax.Array] | None = None
     """`(key, state, params)`: a rule-based exploratory action for warm-up."""
+    rules: Mapping[str, Callable[[jax.Array, State, Params], jax.Array]] = field(default_factory=dict)
+    """Rule-based policies by name, `(key, state, params)`: an action. They jit and vmap; `purerl.record` plays them."""
     preview: Callable[[jax.Array, jax.Array, Params], jax.Array] | None = None
     """`(obs, action, params)`: differentiable features of what the action does at once, the immediate reward first."""
     episode_sums: Mapping[str, str] = field(default_factory=dict)

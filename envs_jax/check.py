@@ -62,6 +62,11 @@ def _check_types(env: Environment, params: Params, state: Any, obs: Any) -> None
     assert reward.shape == reward_shape, f"reward shape {reward.shape} is not {reward_shape}"
     assert jnp.issubdtype(reward.dtype, jnp.floating), f"reward dtype {reward.dtype} is not real"
     assert "final_observation" in info, "info has no final_observation"
+    # A shape error of a rule would otherwise surface only inside a training or recording program.
+    optional = {} if env.guided_action is None else {"guided_action": env.guided_action}
+    for name, rule in {**optional, **env.rules}.items():
+        chosen = jax.eval_shape(rule, jax.random.key(0), state, params)
+        assert jax.tree.map(jnp.shape, chosen) == jax.tree.map(jnp.shape, action), f"{name}: wrong shape"
     if env.action_mask is not None:
         mask = jax.eval_shape(env.action_mask, state, params)
         assert all(m.dtype == bool for m in jax.tree.leaves(mask)), f"action_mask is {mask}, not boolean"
@@ -80,10 +85,6 @@ def _check_episode(env: Environment, params: Params, obs: Any, state: Any, key: 
         traces.append(None)
         key_action, key_step = jax.random.split(key)
         action = action_space.sample(key_action)
-        if env.guided_action is not None:
-            # A shape error of the exploratory rule would otherwise surface only inside a training program.
-            guided = env.guided_action(key_action, state, params)
-            assert jax.tree.map(jnp.shape, guided) == jax.tree.map(jnp.shape, action), "guided_action: wrong shape"
         obs, state_new, reward, terminated, truncated, info = env.step(key_step, state, action, params)
         # The keys `step` derives, to compare its reset and its final observation with the parts it is made of.
         key_inner, key_reset = jax.random.split(key_step)

@@ -21,6 +21,8 @@ import envs_jax
 ALGORITHMS: dict[str, str] = {
     "apg": "purerl.algos.apg",
     "appo": "purerl.algos.impala",
+    "bc": "purerl.algos.bc",
+    "cql": "purerl.algos.cql",
     "impala": "purerl.algos.impala",
     "ppo": "purerl.algos.ppo",
     "sac": "purerl.algos.sac",

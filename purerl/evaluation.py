@@ -322,15 +322,19 @@ def build(config: RunConfig, calibration: Mapping[str, Any] | None = None, env: 
         ConfigError: the environment or the algorithm refuses its settings.
         FileNotFoundError, DataError: from the environment's data.
     """
-    if env is None:
-        settings = config.env_settings()
-        if calibration is not None:
-            settings["calibration"] = calibration
-        env = with_agent_axis(_user_input("env", lambda: envs_jax.make(config.env["name"], **settings)))
+    env = build_env(config, calibration) if env is None else env
     algorithm_config = config.algorithm_config()
     module = algorithm_module(config)
     algorithm = _user_input("algo", lambda: module.make(algorithm_config, env, env.default_params))
     return Run(config, env, algorithm)
+
+
+def build_env(config: RunConfig, calibration: Mapping[str, Any] | None = None) -> Environment:
+    """The environment of a configuration, with an agent axis; raises as `build` does."""
+    settings = config.env_settings()
+    if calibration is not None:
+        settings["calibration"] = calibration
+    return with_agent_axis(_user_input("env", lambda: envs_jax.make(config.env["name"], **settings)))
 
 
 def _user_input(section: str, make: Callable[[], Any]) -> Any:
@@ -376,6 +380,19 @@ def read_policy(run_dir: Path, run: Run, name: CheckpointName) -> tuple[Policy, 
     step: checkpoint.Which = "latest" if name == "best" else name
     tree, meta = checkpoint.restore(run_dir / "checkpoints", {"policy": like}, step)
     return tree["policy"], meta
+
+
+def pick_seed(run: Run, stacked: Policy, meta: Mapping[str, Any], seed_index: int | None = None) -> tuple[Policy, int]:
+    """The policy of one seed of several and its number; None: the one with the best evaluation, else the first.
+
+    Raises:
+        ConfigError: no such seed.
+    """
+    scores = meta.get("best_scores")
+    index = seed_index if seed_index is not None else int(np.argmax(scores)) if scores else 0
+    if not 0 <= index < run.config.num_seeds:
+        raise ConfigError(f"seed index {index}: the run has seeds 0 to {run.config.num_seeds - 1}")
+    return jax.tree.map(lambda x: x[index], stacked), index
 
 
 def policy_like(run: Run) -> Policy:

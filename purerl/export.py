@@ -53,18 +53,11 @@ def load_policy(
 
     from envs_jax.spaces import Box
     from purerl import evaluation
-    from purerl.config import ConfigError
 
     run_dir = Path(run_dir)
     run = evaluation.open_run(run_dir)
     stacked, meta = evaluation.read_policy(run_dir, run, checkpoint)
-    seeds = run.config.num_seeds
-    if seed_index is None:
-        scores = meta.get("best_scores")
-        seed_index = int(np.argmax(scores)) if scores else 0
-    if not 0 <= seed_index < seeds:
-        raise ConfigError(f"seed index {seed_index}: the run has seeds 0 to {seeds - 1}")
-    policy = jax.tree.map(lambda x: x[seed_index], stacked)
+    policy, seed_index = evaluation.pick_seed(run, stacked, meta, seed_index)
     algorithm, env = run.algorithm, run.env
     single = env.num_agents == 1
     key = jax.random.key(0)  # greedy acting draws nothing

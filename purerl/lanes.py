@@ -22,7 +22,7 @@ from purerl import checkpoint, logging, sharding
 from purerl.config import ConfigError, RunConfig, config_hash
 from purerl.evaluation import Evaluate, Run, make_evaluate, policy_like, write_json
 from purerl.points import Group, Point, groups_of, how_swept, label, point_configs, without_effect
-from purerl.runner import Plan, Program, program_of_lanes
+from purerl.runner import Chunk, Plan, Program, program_of_lanes
 
 LANES_AT_ONCE = 256
 """Most lanes of one part unless asked for more; beyond that a part only gets longer."""
@@ -60,7 +60,7 @@ class Compiled(NamedTuple):
     size: int
     program: Program
     init: Callable[[jax.Array, Any], Any]
-    chunk: Callable[[Any], tuple[Any, dict[str, Any]]]
+    chunk: Chunk
     seconds: float
 
 
@@ -75,8 +75,8 @@ def compile_for(group: Group, lanes: int, at_once: int | None, size: int | None)
         keys = jax.eval_shape(_keys, jnp.zeros(size, jnp.int32))
         hparams = jax.tree.map(lambda x, size=size: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), group.hparams)
         state = spread.placed_shapes(jax.eval_shape(program.init, keys, hparams))
-        chunk = program.chunk.lower(state).compile()  # type: ignore[attr-defined]
-        needed, allowed = _bytes_needed(chunk), MEMORY_SHARE * _memory_bytes(devices)
+        chunk = program.chunk(state)
+        needed, allowed = _bytes_needed(chunk.program), MEMORY_SHARE * _memory_bytes(devices)
         if known or at_once is not None or size <= devices or needed <= allowed:
             init = program.init.lower(keys, hparams).compile()  # type: ignore[attr-defined]
             return Compiled(size, program, init, chunk, time.monotonic() - start)

@@ -116,6 +116,11 @@ class Epoch(NamedTuple):
     env_steps_per_update: int
     gradient_steps_per_update: int
 
+    @property
+    def clock(self) -> int:
+        """What curves are drawn over: environment steps, or gradient steps of an algorithm that takes none."""
+        return self.env_steps if self.env_steps_per_update else self.gradient_steps
+
     def counters(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in ("epoch", "update", "env_steps", "gradient_steps", "episode")}
 
@@ -164,7 +169,7 @@ class Writer(NamedTuple):
     close: Callable[[], None]
 
 
-def open_logs(run_dir: Path, config: RunConfig, resumed_epoch: int, resumed_env_steps: int) -> Writer:
+def open_logs(run_dir: Path, config: RunConfig, resumed_epoch: int, resumed_clock: int) -> Writer:
     """A writer for every format that is switched on; what lies beyond the resumed epoch is removed first."""
     settings = config.logging
     writers = []
@@ -173,7 +178,7 @@ def open_logs(run_dir: Path, config: RunConfig, resumed_epoch: int, resumed_env_
     if settings.jsonl:
         writers.append(_jsonl_writer(run_dir / JSONL_NAME, resumed_epoch))
     if settings.tensorboard:
-        writers.append(_tensorboard_writer(run_dir / TENSORBOARD_NAME, resumed_epoch, resumed_env_steps))
+        writers.append(_tensorboard_writer(run_dir / TENSORBOARD_NAME, resumed_epoch, resumed_clock))
     if settings.wandb is not None:
         writers.append(_wandb_writer(run_dir, config))
     if settings.saturation_warning is not None:
@@ -236,12 +241,12 @@ def _keep_lines(path: Path, keep: Callable[[int, str], bool]) -> None:
     write_text(path, "".join(line for number, line in enumerate(complete) if keep(number, line)))
 
 
-def _tensorboard_writer(directory: Path, resumed_epoch: int, resumed_env_steps: int) -> Writer:
+def _tensorboard_writer(directory: Path, resumed_epoch: int, resumed_clock: int) -> Writer:
     for path in directory.glob("events.*"):
         if resumed_epoch == 0:
             path.unlink()
         else:
-            _keep_events(path, resumed_env_steps)
+            _keep_events(path, resumed_clock)
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.summary import scalar
@@ -256,7 +261,7 @@ def _tensorboard_writer(directory: Path, resumed_epoch: int, resumed_env_steps: 
         for tag, value in values.items():
             if value is not None:
                 summary = scalar(tag.replace("eval_", "eval/", 1), value)
-                events.write_event(Event(wall_time=time.time(), step=epoch.env_steps, summary=summary))
+                events.write_event(Event(wall_time=time.time(), step=epoch.clock, summary=summary))
         events.flush()
 
     return Writer(write, events.close)
@@ -309,7 +314,7 @@ def _wandb_writer(run_dir: Path, config: RunConfig) -> Writer:
         project=settings.project, entity=settings.entity, name=settings.name or run_dir.name, mode=settings.mode,
         id=run_dir.resolve().name, resume="allow", dir=str(run_dir), config=config.model_dump(mode="json"),
     )  # fmt: skip
-    return Writer(lambda epoch: run.log(_csv_row(epoch), step=epoch.env_steps), run.finish)
+    return Writer(lambda epoch: run.log(_csv_row(epoch), step=epoch.clock), run.finish)
 
 
 def _saturation_warning(settings: Logging) -> Writer:

@@ -126,18 +126,8 @@ class Source(NamedTuple):
 
     def critics(self) -> Critics:
         """The critics that the configuration asks for."""
-        c, choices = self.config, isinstance(self.actions, Choices)
-        return Critics(c.critic, c.critic_arch, self.obs_dim, self.actions.dim, self._preview(), choices)
-
-    def _preview(self) -> Preview | None:
-        env, actions = self.env, self.actions
-        if not self.config.critic_preview:
-            return None
-        if env.preview is None or isinstance(actions, Choices):
-            raise ValueError(f"algo.critic_preview: {env.name} offers no preview of actions here; set it to false")
-        unit = actions.unit
-        each = lambda obs, action: env.preview(obs[None], action[None] * unit, self.env_params)[0]  # noqa: E731
-        return jax.vmap(jax.vmap(each))
+        c = self.config
+        return critics_of(self.env, self.env_params, self.actions, c.critic, c.critic_arch, c.critic_preview)
 
     def collect(self, worlds: rollout.Worlds, act: rollout.Act, draw: rollout.Draw, key, num_steps: int | None = None):
         """`rollout.collect`; by default the steps of one update call."""
@@ -248,6 +238,29 @@ class Source(NamedTuple):
             "positive": share(action > IDLE),
             "span": (jnp.max(covered) - jnp.min(covered)) / (self.actions.high[0] - self.actions.low[0]),
         }
+
+
+def critics_of(
+    env: Environment,
+    env_params,
+    actions: Actions | Choices,
+    network: NetworkConfig,
+    arch: CriticArch,
+    with_preview: bool,
+) -> Critics:
+    """Critics for an environment (with an agent axis).
+
+    Raises:
+        ValueError: `with_preview`, and the environment offers none.
+    """
+    preview: Preview | None = None
+    if with_preview:
+        if env.preview is None or isinstance(actions, Choices):
+            raise ValueError(f"algo.critic_preview: {env.name} offers no preview of actions here; set it to false")
+        one, unit = env.preview, actions.unit
+        preview = jax.vmap(jax.vmap(lambda obs, action: one(obs[None], action[None] * unit, env_params)[0]))
+    obs_dim = env.observation_space(env_params).shape[1]
+    return Critics(network, arch, obs_dim, actions.dim, preview, isinstance(actions, Choices))
 
 
 def source_of(config: ReplayConfig, env: Environment, env_params, actions: Actions | Choices) -> Source:

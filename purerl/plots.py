@@ -61,9 +61,17 @@ def training_figures(run_dir: Path) -> dict[str, Figure]:
     return figures
 
 
+def clock_of(progress: pd.DataFrame) -> tuple[str, str]:
+    """Column to draw a run over and its name: gradient steps where a run takes no environment steps."""
+    if (progress["env_steps"] == 0).all():
+        return "gradient_steps", "gradient steps"
+    return "env_steps", "environment steps"
+
+
 def learning_curve_figure(evaluations: Sequence[dict[str, Any]], progress: pd.DataFrame) -> Figure:
-    """Evaluation score over environment steps with its range over seeds, baselines and bound as lines."""
-    steps_at = dict(zip(progress["epoch"], progress["env_steps"], strict=True))
+    """Evaluation score over steps with its range over seeds, baselines and bound as lines."""
+    clock, steps_name = clock_of(progress)
+    steps_at = dict(zip(progress["epoch"], progress[clock], strict=True))
     kept = [e for e in evaluations if e["epoch"] in steps_at]
     steps = np.array([steps_at[e["epoch"]] for e in kept])
     as_percent = all(e["percent_of_bound_per_seed"] for e in kept)
@@ -89,7 +97,7 @@ def learning_curve_figure(evaluations: Sequence[dict[str, Any]], progress: pd.Da
         ax.axhline(bound, color=BOUND_COLOR, lw=1.2, label=f"bound ({bound:.4g})")
     if as_percent:
         ax.set_ylim(floor, 106)
-    ax.set(xlabel="environment steps", ylabel=label, title=f"Score on split '{last['split']}' during training")
+    ax.set(xlabel=steps_name, ylabel=label, title=f"Score on split '{last['split']}' during training")
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return figure
@@ -106,7 +114,8 @@ LOSS_PANELS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
 
 
 def losses_figure(progress: pd.DataFrame) -> Figure:
-    """Losses, Q-bias, saturation and returns over environment steps; panels without data are left out."""
+    """Losses, Q-bias, saturation and returns over steps; panels without data are left out."""
+    clock, steps_name = clock_of(progress)
     panels = [p for p in LOSS_PANELS if any(c in progress and progress[c].notna().any() for c in p[1])]
     columns = 2
     rows = max(-(-len(panels) // columns), 1)
@@ -116,14 +125,14 @@ def losses_figure(progress: pd.DataFrame) -> Figure:
     for ax, (title, names, logarithmic) in zip(axes.flat, panels, strict=False):
         for name in names:
             if name in progress and progress[name].notna().any():
-                known = progress[["env_steps", name]].dropna()
+                known = progress[[clock, name]].dropna()
                 marker = "o" if name.startswith("eval_") else None
-                ax.plot(known["env_steps"], known[name], label=name, lw=1.4, marker=marker, ms=3)
+                ax.plot(known[clock], known[name], label=name, lw=1.4, marker=marker, ms=3)
         if logarithmic and (progress[names[0]] > 0).any():
             ax.set_yscale("log")
         if title.startswith("value") or title.startswith("critic means"):
             ax.axhline(0, color="grey", lw=0.8)
-        ax.set(title=title, xlabel="environment steps")
+        ax.set(title=title, xlabel=steps_name)
         ax.title.set_fontsize(10)
         ax.grid(alpha=0.3)
         if len(names) > 1:
@@ -139,13 +148,15 @@ def compare_figure(run_dirs: Sequence[Path]) -> Figure:
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
     bars: list[tuple[str, float, float]] = []
-    report = None
+    report, steps_names = None, set[str]()
     for run_dir in run_dirs:
         progress, evaluations = read_progress(run_dir), read_evaluations(run_dir)
         if not evaluations:
             raise ConfigError(f"{run_dir}: no evaluations to compare")
         key = "percent_of_bound_per_seed" if evaluations[-1]["percent_of_bound_per_seed"] else "policy_per_seed"
-        steps_at = dict(zip(progress["epoch"], progress["env_steps"], strict=True))
+        clock, steps_name = clock_of(progress)
+        steps_names.add(steps_name)
+        steps_at = dict(zip(progress["epoch"], progress[clock], strict=True))
         steps = [steps_at[e["epoch"]] for e in evaluations if e["epoch"] in steps_at]
         scores = np.array([e[key] for e in evaluations if e["epoch"] in steps_at])
         left.plot(steps, scores.mean(axis=1), lw=1.8, label=run_dir.name)
@@ -157,7 +168,7 @@ def compare_figure(run_dirs: Sequence[Path]) -> Figure:
     percent = report["percent_of_bound_per_seed"] is not None
     rules = report["detail"].get("percent_of_bound_baselines") if percent else report["baselines"]
     label = "% of bound" if percent else report["unit"]
-    left.set(xlabel="environment steps", ylabel=label, title="during training")
+    left.set(xlabel=" or ".join(sorted(steps_names)), ylabel=label, title="during training")
     left.grid(alpha=0.3)
     left.legend(fontsize=8)
     _bars(right, bars, rules or {}, label)

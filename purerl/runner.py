@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -67,6 +68,8 @@ def make_train(config: RunConfig | str | Path) -> Callable[..., tuple[Any, dict[
     """
     config = config if isinstance(config, RunConfig) else load_config(config)
     algorithm = build(config).algorithm
+    if algorithm.read_data is not None:
+        algorithm.read_data()
     plan = plan_of(algorithm.num_updates, config.epochs)
     spread = sharding.spread_of(config.num_devices, num_seeds=1)
 
@@ -92,8 +95,8 @@ class Program(NamedTuple):
     init: Callable[..., Any]
     place: Callable[[Any], Any]
     """Lays the state out over the devices, as `chunk` wants it."""
-    chunk: Callable[[Any], tuple[Any, dict[str, Any]]]
-    """One epoch; its argument is donated."""
+    chunk: Callable[[Any], "Chunk"]
+    """One epoch, compiled for states like its argument (arrays or shapes)."""
     policy: Callable[[Any], Any]
     """Policies with a leading seed axis, in memory of their own."""
 
@@ -129,9 +132,43 @@ def _program(init, update, policy, spread: sharding.Spread, updates_per_epoch: i
     return Program(
         init=jax.jit(init),
         place=spread.place,
-        chunk=jax.jit(spread.over(lambda state: scan_updates(update, state, updates_per_epoch)), donate_argnums=0),
+        chunk=partial(compiled, spread.over(lambda state: scan_updates(update, state, updates_per_epoch)), spread),
         policy=lambda state: jax.device_put(copy_policy(state), jax.devices()[0]),
     )
+
+
+LARGE_CONSTANT_BYTES = 2**20
+
+
+class Chunk(NamedTuple):
+    """Compiled updates; the state that they are called with is donated."""
+
+    program: Any
+    data: list[Any]
+    """Large arrays that every call reads and none changes."""
+
+    def __call__(self, state: Any) -> tuple[Any, dict[str, Any]]:
+        return self.program(state, self.data)
+
+
+def compiled(updates: Callable[[Any], Any], spread: sharding.Spread, state: Any) -> Chunk:
+    """`updates`, compiled for states like `state`.
+
+    Large arrays that `updates` closes over (a recorded dataset) become arguments of the program: as literals they would
+    be written out twice in its text, take seconds to compile and be there once more at run time. In the state they
+    would be there once for every seed and in every checkpoint.
+    """
+    traced, shapes = jax.make_jaxpr(updates, return_shape=True)(state)
+    is_large = [getattr(constant, "nbytes", 0) >= LARGE_CONSTANT_BYTES for constant in traced.consts]
+    large = spread.copy_to_all([c for c, apart in zip(traced.consts, is_large, strict=True) if apart])
+
+    def run(state: Any, large: Any) -> Any:
+        rest = iter(large)
+        constants = [next(rest) if apart else c for c, apart in zip(traced.consts, is_large, strict=True)]
+        leaves = jax.core.eval_jaxpr(traced.jaxpr, constants, *jax.tree.leaves(state))
+        return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+
+    return Chunk(jax.jit(run, donate_argnums=0).lower(state, large).compile(), large)
 
 
 def _seed_keys(config: RunConfig) -> jax.Array:
@@ -209,6 +246,8 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> int:
         return EXIT_OK
     logging.require_packages(config.logging)
     trained = build(config)
+    if trained.algorithm.read_data is not None:
+        trained.algorithm.read_data()  # before anything is written
     plan = plan_of(trained.algorithm.num_updates, config.epochs)
     _open_run_dir(config, run_dir, trained)
     with stop_signals() as stop_requested:
@@ -339,9 +378,9 @@ class _Session:
 
     def run(self, stop_requested: Callable[[], bool]) -> int:
         with self._timed("compile_s"):
-            chunk = self.program.chunk.lower(self.state).compile()  # type: ignore[attr-defined]
+            chunk = self.program.chunk(self.state)
         done = self.memory.epoch
-        log = logging.open_logs(self.run_dir, self.config, done, self._env_steps(done))
+        log = logging.open_logs(self.run_dir, self.config, done, self._clock(done))
         display = logging.open_display(self.config, self.plan.epochs, done)
         try:
             while self.memory.epoch < self.plan.epochs and not self._early_stop() and not stop_requested():
@@ -407,6 +446,12 @@ class _Session:
             env_steps_per_update=a.env_steps_per_update,
             gradient_steps_per_update=a.gradient_steps_per_update,
         )
+
+    def _clock(self, epoch: int) -> int:
+        """`logging.Epoch.clock` after an epoch."""
+        if self.algorithm.env_steps_per_update:
+            return self._env_steps(epoch)
+        return epoch * self.plan.updates_per_epoch * self.algorithm.gradient_steps_per_update
 
     def _env_steps(self, epoch: int) -> int:
         updates = epoch * self.plan.updates_per_epoch

@@ -53,6 +53,10 @@ class Spread(NamedTuple):
     def place(self, tree: Any) -> Any:
         return tree if self.mesh is None else jax.device_put(tree, NamedSharding(self.mesh, self.spec))
 
+    def copy_to_all(self, tree: Any) -> Any:
+        """Whole copies on every device, of what no update changes."""
+        return tree if self.mesh is None else jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+
     def placed_shapes(self, shapes: Any) -> Any:
         """Shapes and dtypes of what `place` gives, to compile for it before it exists."""
         layout = None if self.mesh is None else NamedSharding(self.mesh, self.spec)

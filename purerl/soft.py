@@ -3,7 +3,7 @@
 Haarnoja et al. 2018a (arXiv 1801.01290) and 2018b (1812.05905); choices as in Christodoulou 2019 (1910.07207).
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,11 @@ class SoftPolicy(NamedTuple):
             return raw
         return self.actions.squash(raw) * self.actions.unit
 
+    def choose(self, outputs, legal, key, greedy: bool):
+        """What the environment takes: the mode, or a sample."""
+        dist = self.distribution(outputs, legal)
+        return self.env_action(dist.mode() if greedy else dist.sample(key))
+
 
 def soft_value(
     policy: SoftPolicy, critics: Critics, critic_params, outputs, history, obs, legal, alpha, noise, how: Reduction
@@ -84,6 +89,13 @@ def entropy_target(policy: SoftPolicy, wanted: Any, share: Any, legal=None):
         return wanted
     count = policy.actions.n if legal is None else jnp.maximum(jnp.sum(legal, axis=-1), 1)
     return wanted + share * jnp.log(count)
+
+
+def entropy_aim(actions: Actions | Choices, given: float | Literal["auto"], share: float) -> tuple[float, float]:
+    """`(wanted, share)` for `entropy_target`: what is given, or minus the number of components; `share` of choices."""
+    if given != "auto":
+        return given, 0.0
+    return (0.0, share) if isinstance(actions, Choices) else (-float(actions.dim), 0.0)
 
 
 def temperature_loss(log_alpha, entropy, target, alive=None):

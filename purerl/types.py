@@ -32,6 +32,7 @@ class Algorithm(NamedTuple):
     hparams: HParams
     """The configuration's numbers that may be traced and swept: a dataclass of scalars."""
     env_steps_per_update: int
+    """0 where updates learn from recorded data alone: curves are then drawn over gradient steps."""
     gradient_steps_per_update: int
     warmup_env_steps: int
     """Environment steps that `init` takes."""
@@ -43,3 +44,5 @@ class Algorithm(NamedTuple):
     """`(policy, obs [T, N, d], action [T, N, k])`: estimates [critics, T, N] along episodes, where defined."""
     warmup_report: Callable[[State], Metrics] | None = None
     """`(fresh state)`: what the actions of the warm-up were like, as scalars for the screen."""
+    read_data: Callable[[], None] | None = None
+    """Reads recorded data that `update` needs and acting does not, or raises what keeps the run from starting."""

@@ -1,6 +1,6 @@
 """The `bess` environment: a PV plant and a battery behind one connection, settled hourly at day-ahead prices.
 
-Reading order: parameters and state, reset, step (action -> command -> `physics.run_hour` -> reward), warm-up rule,
+Reading order: parameters and state, reset, step (action -> command -> `physics.run_hour` -> reward), rules as actions,
 and `make`, which reads the data and binds everything to an `Environment`.
 """
 
@@ -15,6 +15,7 @@ from flax import struct
 
 from envs_jax.base import Environment
 from envs_jax.bess import physics
+from envs_jax.bess.baselines import PRICE_RULES, PriceRule
 from envs_jax.bess.config import BessConfig
 from envs_jax.bess.data import MarketDays, k_per_season, load_market, select_split
 from envs_jax.bess.days import Day, augment_and_forecast, day_table, num_days, pick_day, price_deviation
@@ -25,6 +26,8 @@ from envs_jax.bess.synthetic import reserve_prices, synthetic_market
 from envs_jax.spaces import Box
 
 GUIDED_RANDOM_SHARE = 0.3
+SMALLEST_MW = 1e-6
+"""Divides commands where the battery can do nothing."""
 EPISODE_SUMS = {
     "episode_profit": "profit_eur",
     "episode_revenue": "revenue_eur",
@@ -98,6 +101,8 @@ def make(**keywords: Any) -> Environment:
         score=score,
         report=report,
         guided_action=functions.guided_action,
+        rules={name: functions.rule_action(rule) for name, rule in PRICE_RULES.items()}
+        | {"guided": functions.guided_action},
         episode_sums=EPISODE_SUMS,
         preview=functions.preview if config.obs in RELATIVE else None,
         differentiable=True,
@@ -285,6 +290,28 @@ class _Functions:
                 after.segments_mwh / physics.segment_width_mwh(plant),
             ]
         )
+
+    def rule_action(self, rule: PriceRule):
+        """A rule on the prices known at the start of the day as a policy `(key, state, params)`."""
+
+        def action(key, state: BessState, params: BessParams):
+            del key
+            plant, hour = params.plant, jnp.minimum(state.hour, HOURS - 1)
+            command_mw = rule(plant, self.rules, state.day.seen_price)[hour]
+            share = self._share_of(command_mw, state, hour, plant)
+            return jnp.full(self.action_low.shape, share).at[1:].set(1.0)
+
+        return action
+
+    def _share_of(self, command_mw, state: BessState, hour, plant: Plant):
+        """First component of the action for a command: the inverse of `command_mw`, as near as the range allows."""
+        share = command_mw / plant.power_mw
+        if self.rules.action_scale == "feasible":
+            discharge, charge = physics.battery_limits_mw(plant, self.rules, state.battery.soc)
+            share = command_mw / jnp.maximum(jnp.where(command_mw > 0, discharge, charge), SMALLEST_MW)
+        if self.rules.action_mode == "peak_scalar":
+            share = jnp.where(state.day.in_window[hour], share, -share)
+        return jnp.clip(share, self.action_low[0], self.action_high[0]).astype(jnp.float32)
 
     def guided_action(self, key, state: BessState, params: BessParams):
         """Warm-up action: charge in cheap hours, discharge in the peak windows, with a share of random actions."""

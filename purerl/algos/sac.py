@@ -33,7 +33,7 @@ from purerl.networks import Network, NetworkConfig
 from purerl.offpolicy import ReplayConfig, discounts, source_of, to_batch
 from purerl.optimizers import loss_step, make_optimizer
 from purerl.returns import n_step_returns
-from purerl.soft import SoftPolicy, entropy_target, soft_value, temperature_loss
+from purerl.soft import SoftPolicy, entropy_aim, entropy_target, soft_value, temperature_loss
 from purerl.types import Algorithm
 
 WIDE = NetworkConfig(hidden_sizes=(256, 256))
@@ -187,11 +187,9 @@ def alpha_loss(nets: Nets, log_alpha, entropy, batch: Sequences, h: HParams):
 
 
 def hparams_of(config: Config, actions: Actions | Choices) -> HParams:
-    auto, choices = config.target_entropy == "auto", isinstance(actions, Choices)
-    wanted = (0.0 if choices else -float(actions.dim)) if auto else config.target_entropy
     values = (
-        config.gamma, config.tau, config.actor_lr, config.critic_lr, config.alpha_lr, config.initial_alpha, wanted,
-        config.target_entropy_share if auto and choices else 0.0, config.noise_correlation,
+        config.gamma, config.tau, config.actor_lr, config.critic_lr, config.alpha_lr, config.initial_alpha,
+        *entropy_aim(actions, config.target_entropy, config.target_entropy_share), config.noise_correlation,
     )  # fmt: skip
     return HParams(*(jnp.asarray(v, jnp.float32) for v in values))
 
@@ -221,8 +219,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
 
     def act(actor, carry, obs, mask, key, greedy):
         carry, outputs = nets.actor.step(actor, carry, obs)
-        dist = policy.distribution(outputs, mask)
-        return policy.env_action(dist.mode() if greedy else dist.sample(key)), carry
+        return policy.choose(outputs, mask, key, greedy), carry
 
     def explore(state: State):
         def choose(worlds, noise):

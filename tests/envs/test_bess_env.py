@@ -14,6 +14,7 @@ import pytest
 import envs_jax
 from envs_jax.base import Environment
 from envs_jax.bess import physics
+from envs_jax.bess.baselines import BASELINES, PRICE_RULES
 from envs_jax.bess.days import Augmentation, Day, Forecast, augment_and_forecast
 from envs_jax.bess.optimum import perfect_foresight
 from envs_jax.bess.params import HOURS, Rules
@@ -368,6 +369,42 @@ def test_guided_action_follows_the_rule(mode, envs):
     # 70 % by the rule, and the uniform ones that happen to fall into the same interval.
     share = 0.7 + 0.3 * (high - low) / float(1 - box.low[0])
     np.testing.assert_allclose(inside, share, atol=5 * math.sqrt(0.25 / 2000))
+
+
+# Rules as policies
+
+
+@pytest.mark.parametrize(
+    ("variant", "rules"),
+    [("free", PRICE_RULES), ("feasible", PRICE_RULES), ("default", ("idle", "two_cycles"))],
+    ids=["rating", "feasible", "peak_scalar"],
+)
+def test_rules_as_policies_carry_out_the_commands_of_the_baselines(variant, rules, envs):
+    """Every hour of every day the battery does what the day's commands of the host's rule would make it do.
+
+    Peak-window actions cannot discharge outside of the windows: of the active rules only two cycles does not want to.
+    """
+    env = envs[variant]
+    params = env.default_params
+    table = jax.tree.map(lambda x: np.asarray(x)[:CASES], params.table)
+
+    def play_rule(rule, index):
+        def body(state, _):
+            _, after, _, _, _, info = env.step_env(jax.random.key(1), state, rule(None, state, params), params)
+            return after, info["power_mw"]
+
+        return jax.lax.scan(body, env.reset_case(None, index, params)[1], length=HOURS)[1]
+
+    @jax.jit
+    def all_days():
+        return {name: jax.vmap(lambda i, n=name: play_rule(env.rules[n], i))(jnp.arange(CASES)) for name in rules}
+
+    settings = Rules(wear="none", action_mode="signed")
+    carried_out = jax.jit(jax.vmap(lambda *day: physics.simulate_day(params.plant, settings, *day)[1].power_mw))
+    for name, power_mw in all_days().items():
+        command_mw = BASELINES[name](params.plant, settings, table.price_eur_per_mwh, np.zeros((CASES, HOURS)))
+        expected = carried_out(command_mw, table.pv_mw, table.price_eur_per_mwh, table.reserve_eur_per_mw_h)
+        np.testing.assert_allclose(power_mw, expected, atol=1e-5)
 
 
 # What travels with a policy

@@ -86,6 +86,7 @@ def step_with(change):
         (breach(episode_length=None, max_episode_length=3), "longer than max_episode_length"),
         (breach(num_agents=2, observation_space=lambda p: Box(0.0, 4.0, (2,))), "reward shape"),
         (breach(guided_action=lambda key, s, p: jnp.zeros(2)), "guided_action: wrong shape"),
+        (breach(rules={"lazy": lambda key, s, p: jnp.zeros(2)}), "lazy: wrong shape"),
         (breach(action_mask=lambda s, p: jnp.ones(3)), "action_mask is .*float32"),
     ],
 )
@@ -108,6 +109,7 @@ def test_the_agent_axis_changes_shapes_and_nothing_else():
     env = breach(
         action_mask=lambda s, p: jnp.ones(3, bool),
         guided_action=lambda key, s, p: jnp.array([0.1, 0.2, 0.3]),
+        rules={"fixed": lambda key, s, p: jnp.array([0.4, 0.5, 0.6])},
         reset_case=lambda key, index, p: (jnp.full(2, index, jnp.float32), index),
         observation_space=lambda p: Box(np.array([0.0, 1.0]), 4.0, (2,)),
     )
@@ -121,6 +123,7 @@ def test_the_agent_axis_changes_shapes_and_nothing_else():
     assert info["final_observation"].shape == (1, 2)
     assert one.action_mask(state, None).shape == (1, 3)
     assert one.guided_action(jax.random.key(0), state, None).shape == (1, 3)
+    np.testing.assert_allclose(one.rules["fixed"](jax.random.key(0), state, None), [[0.4, 0.5, 0.6]])
     assert one.reset_case(jax.random.key(0), 3, None)[0].tolist() == [[3.0, 3.0]]
     space = one.observation_space(None)
     assert (space.shape, space.low.tolist(), space.high.tolist()) == ((1, 2), [[0.0, 1.0]], [[4.0, 4.0]])

@@ -57,7 +57,8 @@ def after_one_epoch(**changes):
     """Policies (with a seed axis), metrics and state after two updates, by default of a small LSTM-TD3."""
     config = resolve_config({**CONFIG, **changes}, "test")
     program = program_of(build(config).algorithm, config, updates_per_epoch=2)
-    state, metrics = program.chunk(program.place(program.init()))
+    state = program.place(program.init())
+    state, metrics = program.chunk(state)(state)
     return jax.device_get(program.policy(state)), jax.device_get(metrics), state
 
 

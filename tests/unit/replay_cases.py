@@ -67,6 +67,7 @@ class Run:
     def __init__(self, module, config, updates: int, env: Environment | None = None):
         self.algorithm = module.make(config, marker_world() if env is None else env)
         self._init = jax.jit(self.algorithm.init)
+        chex.clear_trace_counter()  # it takes runs that one fixture makes for the same
         update = chex.assert_max_traces(self.algorithm.update, n=1)
         self._update = jax.jit(update, donate_argnums=0)
         self.history, self.metrics = [self.init(0)], []

@@ -3,19 +3,46 @@
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
-from purerl.config import load_config
-from purerl.evaluation import build
+from purerl import dataset
+from purerl.config import RunConfig, load_config
+from purerl.evaluation import build, build_env
 from purerl.runner import plan_of
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
 
+def with_data(config: RunConfig, path: Path) -> RunConfig:
+    """The same run with a dataset of two empty steps of its world, where it wants one."""
+    if "dataset" not in config.algo:
+        return config
+    env = build_env(config)
+    world = dataset.world_of(env, env.default_params)
+    steps = (1, 2, world.num_agents)
+    dataset.write(
+        path,
+        dataset.Dataset(
+            obs=np.zeros((2, *steps[1:], world.observation_size), np.float32),
+            action=np.zeros(steps, np.int32)
+            if world.choices
+            else np.zeros((*steps, len(world.action_low)), np.float32),
+            reward=np.zeros(steps, np.float32),
+            terminated=np.ones(steps, bool),
+            truncated=np.zeros(steps[:2], bool),
+            legal=None,
+            alive=None,
+            metadata=dataset.Metadata(world=world, settings={}, played=[], seed=0, episodes=2, versions={}),
+        ),
+    )
+    return config.model_copy(update={"algo": {**config.algo, "dataset": str(path)}})
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_configuration_builds_and_traces(path):
+def test_configuration_builds_and_traces(path, tmp_path):
     assert path.read_text().startswith("# "), "the header says what the configuration reaches"
-    config = load_config(path)
+    config = with_data(load_config(path), tmp_path / "data.npz")
     algorithm = build(config).algorithm
     state = jax.eval_shape(algorithm.init, jax.random.key(0), algorithm.hparams)
     after, metrics = jax.eval_shape(algorithm.update, state)
