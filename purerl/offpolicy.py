@@ -1,6 +1,7 @@
-"""What algorithms with a replay share: configuration keys, collection into the replay, warm-up, batches.
+"""What algorithms with a replay share: configuration keys, collection into the replay, warm-up, the update call.
 
-Reading order: `ReplayConfig`, `Source` (an environment whose steps become replay items), n-step windows, batches.
+Reading order: `ReplayConfig`, `Source` (an environment whose steps become replay items), `State` and `advanced` (one
+update call), n-step windows, batches.
 
 An item of the replay is a sequence: one transition (`sequence_length` 1) or a whole episode of fixed length. Networks
 start every item with an empty memory. With `n_step` above 1 a transition covers up to that many steps, fewer where its
@@ -8,16 +9,18 @@ episode ends; the newest `n_step - 1` steps of every environment wait until thei
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from envs_jax.base import Environment
-from purerl import rollout
+from purerl import rollout, sharding
 from purerl.actions import Actions, Choices
-from purerl.buffers import Ring, Sequences, make_ring, push
+from purerl.buffers import Ring, Sequences, make_ring, push, sample_indices
 from purerl.critics import CriticArch, Critics, Preview, Reduction
 from purerl.networks import NetworkConfig, initial_carry
 from purerl.optimizers import OptimizerName, Schedule
@@ -275,6 +278,71 @@ def source_of(config: ReplayConfig, env: Environment, env_params, actions: Actio
             f"{env.episode_length or 'varying'} steps; use 1 (feed-forward) or that length"
         )
     return Source(config, env, env_params, actions)
+
+
+@struct.dataclass
+class Learner:
+    """What gradient steps change; the parts are an algorithm's own."""
+
+    params: Any
+    target: Any
+    optimizer: Any
+    gradient_steps: jax.Array
+
+
+@struct.dataclass
+class State:
+    learner: Learner
+    ring: Ring
+    recent: rollout.Steps | None
+    """Steps that wait for their n-step window to close."""
+    worlds: rollout.Worlds
+    key: jax.Array
+    updates: jax.Array
+    """Update calls done."""
+    hparams: Any
+
+
+def first_state(source: Source, keys, params, target, optimizer, memory, hparams, guided: bool) -> State:
+    """The state after the warm-up.
+
+    Args:
+        keys: `(worlds, warm-up, run)`.
+        target: copied, because the state is donated and the same buffer must not appear in it twice.
+        memory, guided: as for `Source.fill`.
+    """
+    key_worlds, key_warm, key_run = keys
+    worlds, ring, recent = source.fill(key_worlds, key_warm, memory, hparams.gamma, guided)
+    zero = jnp.zeros((), jnp.int32)
+    learner = Learner(params, jax.tree.map(jnp.copy, target), optimizer, zero)
+    return State(learner, ring, recent, worlds, key_run, jnp.copy(zero), hparams)
+
+
+GradientBlock = Callable[[Learner, Ring, jax.Array, jax.Array, Any], tuple[Learner, dict[str, jax.Array]]]
+"""`(learner, ring, item numbers [policy_delay, batch], key, hparams)`: the steps between two target updates."""
+
+
+def advanced(
+    source: Source, state: State, act: rollout.Act, draw: rollout.Draw, block: GradientBlock
+) -> tuple[State, rollout.Steps, dict[str, jax.Array]]:
+    """One update call: steps into the replay, then blocks of gradient steps; `(state, steps, metrics)`."""
+    config = source.config
+    key, key_collect, key_draw, key_blocks = jax.random.split(state.key, 4)
+    worlds, steps, sums = source.collect(state.worlds, act, draw, key_collect)
+    items, recent = source.items(state.recent, steps, state.hparams.gamma)
+    ring = push(state.ring, items)
+    blocks = config.gradient_steps() // config.policy_delay
+    # All item numbers of an update in one draw: many small draws would cost more than the gather.
+    indices = sample_indices(ring, key_draw, (blocks, config.policy_delay, config.batch_size))
+    learner, watched = jax.lax.scan(
+        lambda learner, drawn: block(learner, ring, *drawn, state.hparams),
+        state.learner,
+        (indices, jax.random.split(key_blocks, blocks)),
+    )
+    metrics = sharding.mean_over_shares({name: jnp.mean(values) for name, values in watched.items()})
+    metrics |= rollout.episode_means(sums)
+    metrics["learning_rate_factor"] = config.learning_rate_factor(state.learner.gradient_steps)
+    return State(learner, ring, recent, worlds, key, state.updates + 1, state.hparams), steps, metrics
 
 
 def own_ends(steps: rollout.Steps) -> tuple[jax.Array, jax.Array]:

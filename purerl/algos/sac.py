@@ -1,6 +1,6 @@
 """SAC (Haarnoja et al. 2018a, b; choices: Christodoulou 2019), feed-forward on transitions or recurrent on episodes.
 
-Reading order: `Config`, `HParams`, `State`, networks, targets, losses, `make` (acting, one gradient block, update).
+Reading order: `Config`, `HParams`, networks, targets, losses, `make` (acting, one gradient block, update).
 `purerl.soft` has the policy, its value and the temperature, `purerl.critics` the twin critics, `purerl.offpolicy` how
 experience is collected. Agents share one network: their axis is folded into the batch.
 
@@ -27,10 +27,19 @@ from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
 from purerl import rollout, sharding
 from purerl.actions import Actions, Choices, actions_of
-from purerl.buffers import Ring, Sequences, push, sample_indices, take
+from purerl.buffers import Ring, Sequences, take
 from purerl.critics import Critics, critic_loss, mean_in_play
 from purerl.networks import Network, NetworkConfig
-from purerl.offpolicy import ReplayConfig, discounts, source_of, to_batch
+from purerl.offpolicy import (
+    Learner,
+    ReplayConfig,
+    State,
+    advanced,
+    discounts,
+    first_state,
+    source_of,
+    to_batch,
+)
 from purerl.optimizers import loss_step, make_optimizer
 from purerl.returns import n_step_returns
 from purerl.soft import SoftPolicy, entropy_aim, entropy_target, soft_value, temperature_loss
@@ -99,17 +108,6 @@ class Parts(NamedTuple):
     log_alpha: Any
 
 
-@struct.dataclass
-class Learner:
-    """What gradient steps change."""
-
-    params: Parts
-    target: Any
-    """Parameters of the target critics."""
-    optimizer: Parts
-    gradient_steps: jax.Array
-
-
 class Memory(NamedTuple):
     """What acting carries from step to step, empty at the start of an episode."""
 
@@ -118,19 +116,6 @@ class Memory(NamedTuple):
     """[B, A, k] of the step before."""
     begun: jax.Array
     """[B, 1, 1]: 1 after the first step."""
-
-
-@struct.dataclass
-class State:
-    learner: Learner
-    ring: Ring
-    recent: rollout.Steps | None
-    """Steps that wait for their n-step window to close."""
-    worlds: rollout.Worlds
-    key: jax.Array
-    updates: jax.Array
-    """Update calls done."""
-    hparams: HParams
 
 
 class Nets(NamedTuple):
@@ -233,26 +218,12 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         return choose
 
     def init(key, hparams) -> State:
-        key_nets, key_worlds, key_warm, key_run = jax.random.split(key, 4)
+        key_nets, *keys = jax.random.split(key, 4)
         params = nets.init(key_nets, hparams.initial_alpha)
         silence = jnp.zeros((config.num_envs, agents, actions.dim))
         memory = Memory(source.empty_memory((config.num_envs,)), silence, jnp.zeros((config.num_envs, 1, 1)))
-        worlds, ring, recent = source.fill(key_worlds, key_warm, memory, hparams.gamma, config.guided_warmup)
-        zero = jnp.zeros((), jnp.int32)
-        return State(
-            learner=Learner(
-                params=params,
-                target=jax.tree.map(jnp.copy, params.critics),  # donated: the same buffer must not appear twice
-                optimizer=Parts(*(optimizer.init(part) for part in params)),
-                gradient_steps=zero,
-            ),
-            ring=ring,
-            recent=recent,
-            worlds=worlds,
-            key=key_run,
-            updates=jnp.copy(zero),
-            hparams=hparams,
-        )
+        opt = Parts(*(optimizer.init(part) for part in params))
+        return first_state(source, keys, params, params.critics, opt, memory, hparams, config.guided_warmup)
 
     def draw_share(key):
         """Noise for a batch, drawn whole, so that the numbers do not depend on how many devices share it."""
@@ -310,22 +281,9 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         return Learner(params, target, Parts(actor_opt, opt.critics, alpha_opt), gradient_steps), metrics
 
     def update(state: State):
-        key, key_collect, key_draw, key_blocks = jax.random.split(state.key, 4)
         draw_noise = lambda key: policy.draw(key, (config.num_envs, agents))  # noqa: E731
-        worlds, steps, sums = source.collect(state.worlds, explore(state), draw_noise, key_collect)
-        items, recent = source.items(state.recent, steps, state.hparams.gamma)
-        ring = push(state.ring, items)
-        blocks = config.gradient_steps() // config.policy_delay
-        # All item numbers of an update in one draw: many small draws would cost more than the gather.
-        indices = sample_indices(ring, key_draw, (blocks, config.policy_delay, config.batch_size))
-        keys = jax.random.split(key_blocks, blocks)
-        learner, watched = jax.lax.scan(
-            lambda learner, block: gradient_block(learner, ring, *block, state.hparams), state.learner, (indices, keys)
-        )
-        metrics = sharding.mean_over_shares({name: jnp.mean(values) for name, values in watched.items()})
-        metrics |= rollout.episode_means(sums)
-        metrics["learning_rate_factor"] = config.learning_rate_factor(state.learner.gradient_steps)
-        return State(learner, ring, recent, worlds, key, state.updates + 1, state.hparams), metrics
+        after, _, metrics = advanced(source, state, explore(state), draw_noise, gradient_block)
+        return after, metrics
 
     return Algorithm(
         init=init,

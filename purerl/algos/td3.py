@@ -1,6 +1,6 @@
 """TD3 (Fujimoto, van Hoof, Meger 2018), feed-forward on transitions or with an LSTM on whole episodes.
 
-Reading order: `Config`, `HParams`, `State`, networks, targets, losses, `make` (acting, one gradient block, update).
+Reading order: `Config`, `HParams`, networks, targets, losses, `make` (acting, one gradient block, update).
 
 Recurrent training works on whole episodes of fixed length (a trading day): the replay stores them complete, every
 network starts each with an empty memory, and the targets of all steps come from one unroll of the target networks.
@@ -25,12 +25,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
-from purerl import rollout, sharding
+from purerl import sharding
 from purerl.actions import Actions, action_range
-from purerl.buffers import Ring, Sequences, push, sample_indices, take
+from purerl.buffers import Ring, Sequences, take
 from purerl.critics import Critics, critic_loss, mean_in_play, reduce_twins
 from purerl.networks import Network
-from purerl.offpolicy import ReplayConfig, discounts, source_of, to_batch
+from purerl.offpolicy import (
+    Learner,
+    ReplayConfig,
+    State,
+    advanced,
+    discounts,
+    first_state,
+    source_of,
+    to_batch,
+)
 from purerl.optimizers import loss_step, make_optimizer
 from purerl.returns import n_step_returns
 from purerl.types import Algorithm
@@ -80,29 +89,6 @@ class Pair(NamedTuple):
 
     actor: Any
     critics: Any
-
-
-@struct.dataclass
-class Learner:
-    """What gradient steps change."""
-
-    params: Pair
-    target: Pair
-    optimizer: Pair
-    gradient_steps: jax.Array
-
-
-@struct.dataclass
-class State:
-    learner: Learner
-    ring: Ring
-    recent: rollout.Steps | None
-    """Steps that wait for their n-step window to close."""
-    worlds: rollout.Worlds
-    key: jax.Array
-    updates: jax.Array
-    """Update calls done."""
-    hparams: HParams
 
 
 class Nets(NamedTuple):
@@ -195,30 +181,11 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         return jax.random.normal(key, (config.num_envs, source.agents, actions.dim))
 
     def init(key, hparams) -> State:
-        key_nets, key_worlds, key_warm, key_run = jax.random.split(key, 4)
+        key_nets, *keys = jax.random.split(key, 4)
         params = nets.init(key_nets)
-        worlds, ring, recent = source.fill(
-            key_worlds,
-            key_warm,
-            source.empty_memory((config.num_envs,)),
-            hparams.gamma,
-            config.exploration.guided_warmup,
-        )
-        zero = jnp.zeros((), jnp.int32)
-        return State(
-            learner=Learner(
-                params=params,
-                target=jax.tree.map(jnp.copy, params),  # donated state: the same buffer must not appear twice
-                optimizer=Pair(optimizer.init(params.actor), optimizer.init(params.critics)),
-                gradient_steps=zero,
-            ),
-            ring=ring,
-            recent=recent,
-            worlds=worlds,
-            key=key_run,
-            updates=jnp.copy(zero),
-            hparams=hparams,
-        )
+        opt = Pair(optimizer.init(params.actor), optimizer.init(params.critics))
+        memory = source.empty_memory((config.num_envs,))
+        return first_state(source, keys, params, params, opt, memory, hparams, config.exploration.guided_warmup)
 
     def gradient_block(learner: Learner, ring: Ring, indices, key, h: HParams):
         """`policy_delay` critic updates, an actor update with the last of them, and the target update."""
@@ -268,24 +235,11 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         return Learner(params, target, opt, gradient_steps), metrics
 
     def update(state: State):
-        key, key_collect, key_draw, key_blocks = jax.random.split(state.key, 4)
-        worlds, steps, sums = source.collect(state.worlds, explore(state), draw_noise, key_collect)
-        items, recent = source.items(state.recent, steps, state.hparams.gamma)
-        ring = push(state.ring, items)
-        blocks = config.gradient_steps() // config.policy_delay
-        # All item numbers of an update in one draw: many small draws would cost more than the gather.
-        indices = sample_indices(ring, key_draw, (blocks, config.policy_delay, config.batch_size))
-        keys = jax.random.split(key_blocks, blocks)
-        learner, losses = jax.lax.scan(
-            lambda learner, block: gradient_block(learner, ring, *block, state.hparams), state.learner, (indices, keys)
-        )
-        metrics = sharding.mean_over_shares({name: jnp.mean(values) for name, values in losses.items()})
-        metrics |= rollout.episode_means(sums)
+        after, steps, metrics = advanced(source, state, explore(state), draw_noise, gradient_block)
         metrics["noise_std"] = noise_std(config, state.hparams, state.updates)
-        metrics["learning_rate_factor"] = config.learning_rate_factor(state.learner.gradient_steps)
         if config.sequence_length > 1:
             metrics["q_start_bias"] = start_bias(state.learner.params, steps)
-        return State(learner, ring, recent, worlds, key, state.updates + 1, state.hparams), metrics
+        return after, metrics
 
     def start_bias(policy, steps):
         """Mean Q(o_0, pi(o_0)) of the collected episodes less the mean of what they returned."""
