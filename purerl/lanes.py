@@ -22,7 +22,7 @@ from purerl import checkpoint, logging, sharding
 from purerl.config import ConfigError, RunConfig, config_hash
 from purerl.evaluation import Evaluate, Run, make_evaluate, policy_like, write_json
 from purerl.points import Group, Point, groups_of, how_swept, label, point_configs, without_effect
-from purerl.runner import Plan, Program, program_of_lanes
+from purerl.runner import Chunk, Plan, Program, program_of_lanes
 
 LANES_AT_ONCE = 256
 """Most lanes of one part unless asked for more; beyond that a part only gets longer."""
@@ -60,7 +60,7 @@ class Compiled(NamedTuple):
     size: int
     program: Program
     init: Callable[[jax.Array, Any], Any]
-    chunk: Callable[[Any], tuple[Any, dict[str, Any]]]
+    chunk: Chunk
     seconds: float
 
 
