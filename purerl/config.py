@@ -93,6 +93,9 @@ class RunConfig(_Section):
     num_seeds: int = Field(1, ge=1, description="seeds trained at once: seed, seed + 1, ...")
     device: Literal["auto", "cpu", "gpu"] = "auto"
     num_devices: int = Field(1, ge=1, description="devices (on a CPU: cores) that share the seeds or each batch")
+    cpu_threads: int | None = Field(
+        None, ge=1, description="threads that operations are shared out to; null: all cores; 1 suits tiny networks"
+    )
     deterministic: bool = Field(True, description="ask accelerators for reproducible reductions")
     epochs: int = Field(100, ge=1, description="parts of the run after which it logs, evaluates and saves")
     env: dict[str, Any]

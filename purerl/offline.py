@@ -19,7 +19,7 @@ from flax import struct
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from envs_jax.base import Environment
-from purerl import sharding
+from purerl import rollout, sharding
 from purerl.actions import Actions
 from purerl.buffers import Ring, Sequences, sample_indices, take
 from purerl.dataset import as_ring, read, require_same, world_of
@@ -152,13 +152,12 @@ def assemble(
         # All item numbers of an update in one draw: many small draws would cost more than the gather.
         indices = sample_indices(recorded.ring, key_draw, (config.gradient_steps_per_update, config.batch_size))
 
-        def body(learner, inputs):
-            indices, key = inputs
+        def body(learner, key, indices):
             batch = to_batch(take(recorded.ring, sharding.own_share(indices)))
             return gradient_step(learner, batch, key, state.hparams)
 
         keys = jax.random.split(key_steps, config.gradient_steps_per_update)
-        learner, metrics = jax.lax.scan(body, state.learner, (indices, keys))
+        learner, metrics = rollout.scan_with_keys(body, state.learner, keys, indices)
         metrics = sharding.mean_over_shares({name: jnp.mean(values) for name, values in metrics.items()})
         metrics["learning_rate_factor"] = learning_rate_factor(config, state.learner.gradient_steps)
         return State(learner, key, state.updates + 1, state.hparams), metrics

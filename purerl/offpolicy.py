@@ -205,7 +205,7 @@ class Source(NamedTuple):
                 action = self.actions.uniform(drawn, rollout.facts_of(env, params, worlds.state).legal)
             return action, worlds.carry, None
 
-        def body(carry, key):
+        def body(carry, key, _):
             worlds, ring, recent = carry
             worlds, steps, _ = self.collect(worlds, act, draw, key)
             items, recent = self.items(recent, steps, gamma)
@@ -221,7 +221,7 @@ class Source(NamedTuple):
         one_push = jax.eval_shape(lambda: self.items(recent, self.collect(worlds, act, draw, key_warm)[1], gamma)[0])
         ring = make_ring(one_push, config.capacity())
         keys = jax.random.split(key_warm, config.warmup_pushes())
-        return jax.lax.scan(body, (worlds, ring, recent), keys)[0]
+        return rollout.scan_with_keys(body, (worlds, ring, recent), keys)[0]
 
     def warmup_env_steps(self) -> int:
         """Environment steps that `fill` takes."""
@@ -334,10 +334,11 @@ def advanced(
     blocks = config.gradient_steps() // config.policy_delay
     # All item numbers of an update in one draw: many small draws would cost more than the gather.
     indices = sample_indices(ring, key_draw, (blocks, config.policy_delay, config.batch_size))
-    learner, watched = jax.lax.scan(
-        lambda learner, drawn: block(learner, ring, *drawn, state.hparams),
+    learner, watched = rollout.scan_with_keys(
+        lambda learner, key, drawn: block(learner, ring, drawn, key, state.hparams),
         state.learner,
-        (indices, jax.random.split(key_blocks, blocks)),
+        jax.random.split(key_blocks, blocks),
+        indices,
     )
     metrics = sharding.mean_over_shares({name: jnp.mean(values) for name, values in watched.items()})
     metrics |= rollout.episode_means(sums)

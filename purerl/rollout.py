@@ -151,6 +151,20 @@ def collect(
     return worlds, steps, EpisodeSums({name: jnp.sum(x) for name, x in ended.items()}, jnp.sum(count))
 
 
+def scan_with_keys(body: Callable[..., tuple[Any, Any]], carry: Any, keys: jax.Array, xs: Any = None):
+    """`lax.scan` of `body(carry, key, x)` over keys [n] and leaves [n, ...].
+
+    The loop gets the keys as plain numbers: `vmap` moves their axis, which JAX's check of key reuse takes for a use.
+    """
+    kind = jax.random.key_impl(keys)
+
+    def step(carry, inputs):
+        numbers, x = inputs
+        return body(carry, jax.random.wrap_key_data(numbers, impl=kind), x)
+
+    return jax.lax.scan(step, carry, (jax.random.key_data(keys), xs))
+
+
 def _bytes(shapes: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 

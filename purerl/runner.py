@@ -214,7 +214,7 @@ def _merge_best(memory: Memory, best: Any, policy: Any, scores: list[float]) -> 
 
 
 def select_device(config: RunConfig) -> None:
-    """Apply `device`, `num_devices` and `deterministic`; has to come before anything is computed.
+    """Apply `device`, `num_devices`, `cpu_threads` and `deterministic`; has to come before anything is computed.
 
     Raises:
         ConfigError: `device: gpu` on a machine where JAX finds none.
@@ -222,7 +222,7 @@ def select_device(config: RunConfig) -> None:
     if config.deterministic and config.device != "cpu":
         flag = "--xla_gpu_deterministic_ops=true"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
-    sharding.provide_cpu_devices(config.num_devices)
+    sharding.provide_cpu_devices(config.num_devices, config.cpu_threads)
     if config.device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     if config.device == "gpu":

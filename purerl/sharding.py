@@ -12,6 +12,7 @@ core is idle unless it has a batch of its own. The partitioner of `jit` could pl
 reduces the weight gradient in every step of the loop and was measured slower than one device.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,8 +26,15 @@ from purerl.config import ConfigError
 _BATCH, _SEEDS = "batch", "seeds"
 
 
-def provide_cpu_devices(count: int) -> None:
-    """Let `count` threads of this process be devices; without effect once something has been computed."""
+def provide_cpu_devices(count: int, threads: int | None = None) -> None:
+    """Let `count` threads of this process be devices; without effect once something has been computed.
+
+    Args:
+        threads: that XLA shares operations out to; None: as many as there are cores. Programs of many small operations
+            are faster on one: handing an operation of microseconds to another thread costs more than it brings.
+    """
+    if threads is not None:
+        os.environ["NPROC"] = str(threads)  # what XLA's CPU client sizes its pool by; JAX has no setting for it
     try:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError:

@@ -19,6 +19,16 @@ os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('
 jax.config.update("jax_num_cpu_devices", 4)
 jax.devices()  # from here on the number stays, also when a test runs a command that asks for fewer
 
+# A random key that is used twice is an error in every test, except where `same_keys` compares two ways to one result.
+jax.config.update("jax_debug_key_reuse", True)
+
+
+@pytest.fixture
+def same_keys():
+    """The test draws the same numbers twice on purpose."""
+    with jax.debug_key_reuse(False):
+        yield
+
 
 @pytest.fixture
 def x64():

@@ -14,15 +14,17 @@ from purerl.runner import plan_of, scan_updates
 
 
 def build(request: dict[str, Any]) -> tuple[Run, float]:
-    sharding.provide_cpu_devices(request["devices"])
     seeds, bins, env_steps = request["seeds"], request["bins"], request["env_steps"]
+    # Seeds share the devices, a thread each; the minibatches of one seed are too small to be shared.
+    devices = min(request["devices"], seeds)
+    sharding.provide_cpu_devices(devices, threads=devices)
     config = load_config(request["config"], [f"algo.total_env_steps={env_steps}"])
     algorithm = build_run(config).algorithm
     updates = plan_of(algorithm.num_updates, 1).updates
     init, update = algorithm.init, algorithm.update
     if seeds > 1:
         init, update = jax.vmap(init, (0, None)), sharding.for_each_seed(update, algorithm.vectorise_seeds)
-    spread = sharding.spread_of(request["devices"], seeds)
+    spread = sharding.spread_of(devices, seeds)
 
     def keys(seed: int):
         return jax.random.key(seed) if seeds == 1 else jax.random.split(jax.random.key(seed), seeds)

@@ -158,11 +158,12 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         if config.actor_lag:
             key_run, key_fill = jax.random.split(key_run)
 
-            def fill(worlds, key):
+            def fill(worlds, key, _):
                 worlds, recorded, _ = actors.record(policy_of(learner), worlds, key)
                 return worlds, recorded
 
-            worlds, filled = jax.lax.scan(fill, worlds, jax.random.split(key_fill, config.actor_lag))
+            keys = jax.random.split(key_fill, config.actor_lag)
+            worlds, filled = rollout.scan_with_keys(fill, worlds, keys)
             queue = tuple(jax.tree.map(lambda x, i=i: x[i], filled) for i in range(config.actor_lag))
         return State(
             learner=learner,

@@ -252,7 +252,8 @@ def starts():
         case = jax.vmap(lambda key, i: env.reset_case(key, i, params)[1])
         return train, case(keys, jnp.arange(64)), case(keys[::-1], jnp.arange(64))
 
-    return params, *jax.tree.map(np.asarray, run(params))
+    with jax.debug_key_reuse(False):  # starts and cases of the same keys
+        return params, *jax.tree.map(np.asarray, run(params))
 
 
 def test_augmentation_changes_prices_and_nothing_else(starts):

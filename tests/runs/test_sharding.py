@@ -92,7 +92,7 @@ def test_shares_of_the_environments_give_the_numbers_of_one_device():
 
 
 @pytest.mark.parametrize(("devices", "seeds"), [(2, 2), (2, 3)])
-def test_seeds_on_several_devices_are_the_single_runs(devices, seeds, on_one_device):
+def test_seeds_on_several_devices_are_the_single_runs(devices, seeds, on_one_device, same_keys):
     """Two seeds get a device each; three cannot be divided by two, and share batches."""
     policy, metrics, _ = after_one_epoch(num_devices=devices, num_seeds=seeds)
     first = jax.tree.map(lambda leaf: leaf[:1], policy)

@@ -168,7 +168,7 @@ ON_POLICY = {
 
 
 @pytest.mark.parametrize("name", ON_POLICY)
-def test_without_lag_the_result_is_that_of_ppo(name):
+def test_without_lag_the_result_is_that_of_ppo(name, same_keys):
     """`appo` with a fresh target is PPO; `impala`, with one gradient step per roll-out, is the policy gradient."""
     changes = {**SHARED, **ON_POLICY[name]}
     env, lam = (restricted_walk(), 1.0) if name == "impala" else (walk_world(goal=0.15), 0.7)
@@ -297,7 +297,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(lagging, tmp_path):
     assert trees_equal(after, lagging.history[4])
 
 
-def test_seeds_under_vmap_equal_single_runs(lagging):
+def test_seeds_under_vmap_equal_single_runs(lagging, same_keys):
     starts = [lagging.init(seed) for seed in range(2)]
     stacked = jax.jit(lambda *states: jax.tree.map(lambda *x: jnp.stack(x), *states))(*starts)
     together, _ = jax.jit(jax.vmap(lagging.algorithm.update))(stacked)

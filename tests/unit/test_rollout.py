@@ -40,8 +40,9 @@ def run(key):
         memory = worlds.carry + 1
         return memory[..., None], memory, {"seen": worlds.carry, "noise": noise}
 
-    worlds = rollout.start_worlds(env, None, key, ENVS, jnp.zeros((ENVS, 1)))
-    return rollout.collect(env, None, worlds, act, jax.random.normal, key, STEPS)
+    key_start, key_steps = jax.random.split(key)
+    worlds = rollout.start_worlds(env, None, key_start, ENVS, jnp.zeros((ENVS, 1)))
+    return rollout.collect(env, None, worlds, act, jax.random.normal, key_steps, STEPS)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,57 @@
+"""A run of every algorithm that loses its last epoch and is resumed ends with the same bits."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from purerl import record, runner, train
+from purerl.config import ALGORITHMS, load_config
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+CONFIGS = Path(__file__).parents[2] / "configs"
+SHORT = [
+    "epochs=3", "num_seeds=2", "num_devices=1", "checkpointing.every_epochs=1", "checkpointing.keep_periodic=5",
+    "evaluation.every_epochs=null", "evaluation.episodes=4", "logging.tensorboard=false",
+]  # fmt: skip
+RUNS = {
+    "cartpole_ppo": ["algo.total_env_steps=3072"],
+    "cartpole_hidden_ppo": ["algo.total_env_steps=12288"],
+    "cartpole_impala": ["algo.total_env_steps=6144"],
+    "cartpole_appo": ["algo.total_env_steps=6144"],
+    "pendulum_sac": ["algo.total_env_steps=60", "algo.warmup_steps=100", "algo.batch_size=16"],
+    "bess_td3": ["algo.total_env_steps=9216"],
+    "bess_apg": ["algo.total_env_steps=18432"],
+    "bess_bc": ["algo.total_gradient_steps=30", "algo.gradient_steps_per_update=5"],
+    "bess_cql": ["algo.total_gradient_steps=30", "algo.gradient_steps_per_update=5"],
+}
+"""Configurations, with what makes them short."""
+
+
+def test_every_algorithm_is_resumed():
+    assert {load_config(CONFIGS / f"{name}.yaml").algo["name"] for name in RUNS} == set(ALGORITHMS)
+
+
+def arrays(path: Path) -> dict[str, bytes]:
+    with np.load(path) as file:
+        return {name: file[name].tobytes() for name in file.files}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(name, tmp_path):
+    path, overrides = str(CONFIGS / f"{name}.yaml"), [*SHORT, *RUNS[name]]
+    if name in ("bess_bc", "bess_cql"):
+        data = str(tmp_path / "data.npz")
+        mix = ["--behaviour", "guided", "random", "--episodes", "40", "--num-envs", "20"]
+        assert record.main(["--config", path, "--out", data, *mix]) == 0
+        overrides.append(f"algo.dataset={data}")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train.main(["--config", path, "--run-dir", str(whole), *overrides]) == runner.EXIT_OK
+    shutil.copytree(whole, parts)
+    # The state before the last epoch is what a run that was killed during it leaves.
+    (parts / "checkpoints" / "epoch_000003.npz").unlink()
+    (parts / "metadata.json").unlink()
+    assert train.main(["--run-dir", str(parts), "--config", path, "--resume", *overrides]) == runner.EXIT_OK
+    last = "checkpoints/epoch_000003.npz"
+    assert arrays(parts / last) == arrays(whole / last)
