@@ -71,7 +71,7 @@ def assert_close(tree, expected):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6), tree, expected)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ["td3", pytest.param("sac", marks=pytest.mark.slow)])
 def test_shares_of_a_batch_give_the_numbers_of_one_device(algorithm, on_one_device):
     alone = on_one_device if algorithm == "td3" else after_one_epoch(algo=ALGORITHMS[algorithm])
     policy, metrics, state = after_one_epoch(num_devices=4, algo=ALGORITHMS[algorithm])
@@ -83,6 +83,7 @@ def test_shares_of_a_batch_give_the_numbers_of_one_device(algorithm, on_one_devi
         assert all((copy == copies[0]).all() for copy in copies)
 
 
+@pytest.mark.slow
 def test_shares_of_the_environments_give_the_numbers_of_one_device():
     (policy, metrics, state), expected = after_one_epoch(algo=APG, num_devices=2), after_one_epoch(algo=APG)
     assert_close(policy, expected[0])
@@ -100,7 +101,7 @@ def test_seeds_on_several_devices_are_the_single_runs(devices, seeds, on_one_dev
     np.testing.assert_allclose(metrics["critic_loss"][:, 0], on_one_device[1]["critic_loss"], rtol=1e-4)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ["td3", pytest.param("sac", marks=pytest.mark.slow)])
 def test_a_run_on_two_devices_resumes_to_the_same_bits(algorithm, tmp_path):
     path = tmp_path / "two.yaml"
     path.write_text(yaml.safe_dump({**CONFIG, "num_devices": 2, "algo": ALGORITHMS[algorithm]}))

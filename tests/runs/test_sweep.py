@@ -85,6 +85,7 @@ def test_a_point_and_seed_is_the_single_run(swept):
     assert_lanes_are_single_runs(swept, config_of(), lambda state: state.weights, only=(1,))
 
 
+@pytest.mark.slow
 def test_a_point_and_seed_of_ppo_is_the_single_run_with_its_schedule():
     config = ppo_config()
     trained = sweep.train_points(config, [{"algo.lr": 1e-3, "algo.gamma": 0.9}, {"algo.lr": 3e-2, "algo.gamma": 0.5}])

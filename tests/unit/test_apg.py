@@ -223,7 +223,7 @@ def one_update(config, env, seed=0):
         return before, *jax.jit(algorithm.update)(before)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["episodes", "windows", pytest.param("recurrent", marks=pytest.mark.slow)])
 def test_an_update_changes_every_parameter_and_is_finite(kind):
     before, after, metrics = one_update(KINDS[kind], spring_world(cut="truncated"))
     assert all(np.isfinite(value) and np.ndim(value) == 0 for value in jax.device_get(metrics).values())
@@ -267,7 +267,7 @@ def several(update, count):
     return lambda state: jax.lax.scan(lambda s, _: (update(s)[0], None), state, length=count)[0]
 
 
-@pytest.mark.parametrize("kind", ["episodes", "recurrent"])
+@pytest.mark.parametrize("kind", ["episodes", pytest.param("recurrent", marks=pytest.mark.slow)])
 def test_two_chunks_are_one_run_and_traced_once(kind):
     """Bit for bit, with donated states."""
     chex.clear_trace_counter()  # it counts functions of one name together

@@ -295,7 +295,7 @@ def ran(files):
     return of
 
 
-KINDS = ["range", "choices", "episodes", "cloning"]
+KINDS = ["range", "choices", pytest.param("episodes", marks=pytest.mark.slow), "cloning"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
