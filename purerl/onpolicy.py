@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
 from envs_jax.spaces import Space
-from purerl import policies, rollout
+from purerl import pairs, policies, rollout
 from purerl.networks import Head, NetworkConfig, initial_carry, make_core
 from purerl.normalize import RunningStats, merge, scaled, standardised
 from purerl.optimizers import OptimizerName, Schedule
@@ -104,6 +104,7 @@ class ActorCritic:
         critic_dim: int,
         continuous: Continuous = "normal",
         initial_log_std: float = 0.0,
+        same_input: bool = False,
     ):
         self.space, self.obs_dim, self.critic_dim = space, obs_dim, critic_dim
         self.continuous: Continuous = continuous
@@ -112,6 +113,8 @@ class ActorCritic:
         self.actor_head = Head(actor, policies.output_size(space), out_scale=0.01)
         self.critic_core, self.critic_head = make_core(critic, critic_dim), Head(critic, 1)
         self.recurrent_critic = critic.recurrent
+        self.activation = actor.activation
+        self.side_by_side = same_input and pairs.can_pair(actor, critic)
 
     def init(self, key) -> dict[str, Any]:
         keys = jax.random.split(key, 4)
@@ -153,6 +156,29 @@ class ActorCritic:
         step: Any = self.critic_core.apply(params["core"], carry, x, method="step")
         value: Any = self.critic_head.apply(params["head"], step[1])
         return step[0], value[..., 0]
+
+    def packed(self, params) -> dict[str, Any]:
+        """Parameters in the form that gradient steps are made in: side by side where both networks have one shape."""
+        if not self.side_by_side:
+            return params
+        actor, critic = params["actor"], params["critic"]
+        return {**actor, "core": (), "head": pairs.paired(actor["head"], critic["head"])}
+
+    def unpacked(self, packed, like) -> dict[str, Any]:
+        """The inverse of `packed`, in the structure of the parameters `like`."""
+        if not self.side_by_side:
+            return packed
+        heads = pairs.unpaired(packed["head"], like["actor"]["head"], like["critic"]["head"])
+        actor = {**packed, "core": like["actor"]["core"], "head": heads[0]}
+        return {"actor": actor, "critic": {**like["critic"], "head": heads[1]}}
+
+    def outputs_and_values(self, packed, obs, critic_obs, memory: "Memory") -> tuple[Outputs, jax.Array]:
+        """Both networks with `packed` parameters, for rows or, where one remembers, for sequences."""
+        if not self.side_by_side:
+            outputs = self.outputs(packed["actor"], obs, memory.actor, memory.reset)
+            return outputs, self.value(packed["critic"], critic_obs, memory.critic, memory.reset)
+        both = pairs.apply_pair(packed["head"], self.activation, obs)
+        return self._with_spread(packed, both[0, : policies.output_size(self.space)].T), both[1, 0]
 
 
 class Team(NamedTuple):
@@ -316,8 +342,9 @@ class Actors:
         policies.require_bounded(self.space, algorithm, env.name)
         critic_dim = critic_size(env, self.env_params, config.critic_input)
         self.nets = ActorCritic(
-            config.actor, config.critic, self.space, self.obs_dim, critic_dim, config.policy, config.initial_log_std
-        )
+            config.actor, config.critic, self.space, self.obs_dim, critic_dim, config.policy, config.initial_log_std,
+            same_input=config.critic_input == "obs",
+        )  # fmt: skip
         self.team = Team(agents, config.shared_parameters)
         self.rows = self.team.rows(config.num_envs)
 

@@ -38,6 +38,7 @@ class Learner:
     params: dict[str, Any]
     """`actor` and `critic`."""
     optimizer: Any
+    """Of the packed parameters (`ActorCritic.packed`)."""
     critic_carry: Any
     """The critic's memory [N, ...] before the next step."""
     obs_stats: RunningStats
@@ -58,7 +59,7 @@ def first_learners(actors: Actors, key: jax.Array, kl_coef: jax.Array) -> Learne
         params = actors.nets.init(key)
         return Learner(
             params=params,
-            optimizer=optimizer_of(actors.config).init(params),
+            optimizer=optimizer_of(actors.config).init(actors.nets.packed(params)),
             critic_carry=initial_carry(actors.config.critic, (actors.rows,)),
             obs_stats=empty_stats((actors.obs_dim,)),
             return_stats=empty_stats(()),
@@ -133,17 +134,16 @@ def coefficients(config: Settings, h: Any, learner: Learner, env_steps) -> Coeff
 
 
 def loss(
-    nets: ActorCritic, config: Settings, objective: Objective, params, batch: Batch, memory: Memory, c: Coefficients
+    nets: ActorCritic, config: Settings, objective: Objective, packed, batch: Batch, memory: Memory, c: Coefficients
 ):
     """The policy's objective, value error, entropy bonus and KL penalty, as means; and the numbers to watch."""
-    outputs = nets.outputs(params["actor"], batch.obs, memory.actor, memory.reset)
+    outputs, value = nets.outputs_and_values(packed, batch.obs, batch.critic_obs, memory)
     dist = nets.distribution(outputs, batch.legal)
     log_prob = dist.log_prob(batch.raw_action)
     log_ratio = log_prob - batch.old_log_prob
     ratio = jnp.exp(log_ratio)
     gain, clipped = objective(log_prob, ratio, batch.advantage)
 
-    value = nets.value(params["critic"], batch.critic_obs, memory.critic, memory.reset)
     error = (value - batch.target) ** 2
     if config.value_clip is not None:
         moved = value - batch.old_value
@@ -216,8 +216,9 @@ def improved(
 
     batches, starts = minibatches(key, data, memory, config.epochs, config.minibatches)
     (params, opt, _), watched = jax.lax.scan(
-        step, (learner.params, learner.optimizer, jnp.array(True)), (jax.vmap(prepared)(batches), starts)
+        step, (nets.packed(learner.params), learner.optimizer, jnp.array(True)), (jax.vmap(prepared)(batches), starts)
     )
+    params = nets.unpacked(params, learner.params)
     metrics = {name: jnp.mean(value) for name, value in watched.items()}
     metrics["kl_coef"] = learner.kl_coef
     metrics["learning_rate_factor"] = c.lr_factor
