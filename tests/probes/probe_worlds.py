@@ -11,7 +11,6 @@ import numpy as np
 
 from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete, Product
-from purerl.onpolicy import ActorCritic, Settings
 from purerl.types import Algorithm
 
 
@@ -232,30 +231,3 @@ def after_updates(algorithm: Algorithm, updates: int):
 
 def greedy_actions(algorithm, state, obs):
     return algorithm.act(algorithm.policy(state), (), jnp.asarray(obs, jnp.float32), None, None, True)[0]
-
-
-def trained_actor_critic(make, config: Settings, env: Environment, probes: dict[str, Probe], updates: int):
-    """Per probe: `(values, actions)` along observations [T, N, d] from an empty memory, actions greedy.
-
-    All probes train in one program, each with a key of its own.
-    """
-
-    @jax.jit
-    def train(probes, keys):
-        def one(probe, key):
-            algorithm = make(config, env, probe)
-            state = algorithm.init(key, algorithm.hparams)
-            return jax.lax.scan(lambda s, _: (algorithm.update(s)[0], None), state, length=updates)[0].learner.params
-
-        return jax.vmap(one)(probes, keys)
-
-    params = train(stacked(probes), jax.random.split(jax.random.key(0), len(probes)))
-    nets = ActorCritic(config.actor, config.critic, Box(-1.0, 1.0, (1, 1)), obs_dim=2, critic_dim=2)
-
-    def ask(name: str, obs):
-        mine = jax.tree.map(lambda x: x[list(probes).index(name)], params)
-        obs = jnp.asarray(obs, jnp.float32)
-        mean, _ = nets.outputs(mine["actor"], obs)
-        return np.asarray(nets.value(mine["critic"], obs)), np.asarray(mean)[..., 0]
-
-    return ask

@@ -1,137 +1,16 @@
-"""CQL learns the values and policies of the probe worlds from recorded random actions, and distrusts the unseen.
-
-One network learns all worlds from one dataset: observations end with the number of the world as a one-hot row.
-"""
+"""CQL distrusts what nobody has tried, and learns from recorded choices, masks and teams."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probe_worlds import FEED_FORWARD_PROBES, leaving_world, probe_world, stacked
+from learners import GAMMA
+from probe_worlds import leaving_world
+from recorded_probes import CONFIG, made_of, spaces, trained
 
-from envs_jax.adapters import with_agent_axis
-from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete
-from purerl import dataset, recording, rollout
+from purerl import dataset, recording
 from purerl.algos import bc, cql
-from purerl.networks import NetworkConfig
-
-GAMMA = 0.5
-PERCEPTRON = NetworkConfig(hidden_sizes=(32, 32), activation="tanh")
-CONFIG = {
-    "gradient_steps_per_update": 100, "batch_size": 64, "gamma": GAMMA, "tau": 0.05, "actor_lr": 3e-3,
-    "critic_lr": 1e-2, "learn_alpha": False, "initial_alpha": 0.01, "num_actions": 4, "min_q_weight": 0.1,
-    "actor": PERCEPTRON, "critic": PERCEPTRON,
-}  # fmt: skip
-
-
-def made_of(env: Environment, arrays: dict[str, np.ndarray], path) -> str:
-    """A dataset file of `env` (with an agent axis)."""
-    played = [dataset.Played(behaviour="random", noise=0.0, episodes=1, steps=1, mean_return=0.0)]
-    described = dataset.Metadata(
-        world=dataset.world_of(env, env.default_params), settings={}, played=played, seed=0, episodes=1, versions={}
-    )
-    dataset.write(path, dataset.Dataset(**arrays, metadata=described))
-    return str(path)
-
-
-def spaces(size: int, action_space) -> Environment:
-    """An environment of which only the spaces matter."""
-    return with_agent_axis(
-        Environment(
-            name="offline", default_params=None, reset_env=None, step_env=None,
-            observation_space=lambda params: Box(-1.0, 1.0, (size,)), action_space=lambda params: action_space,
-        )  # type: ignore[arg-type]
-    )  # fmt: skip
-
-
-def trained(module, config, env: Environment, updates: int, hparams=None):
-    """Policy after `updates` calls; with `hparams` of a leading axis one for each."""
-    algorithm = module.make(config, env)
-
-    @jax.jit
-    def train(key, hparams):
-        state = algorithm.init(key, hparams)
-        return algorithm.policy(jax.lax.scan(lambda s, _: (algorithm.update(s)[0], None), state, length=updates)[0])
-
-    algorithm.read_data()
-    with jax.debug_key_reuse(True):
-        if hparams is None:
-            return algorithm, train(jax.random.key(0), algorithm.hparams)
-        return algorithm, jax.vmap(train, (None, 0))(jax.random.key(0), hparams(algorithm.hparams))
-
-
-def numbered(x, world: int):
-    """Observations that end with the number of their world."""
-    row = np.zeros(len(FEED_FORWARD_PROBES), np.float32)
-    row[world] = 1
-    return np.concatenate([x, np.broadcast_to(row, (*x.shape[:-1], row.size))], axis=-1)
-
-
-@pytest.fixture(scope="module")
-def learned(tmp_path_factory):
-    env, envs, steps = with_agent_axis(probe_world()), 32, 20
-
-    @jax.jit
-    def play(probes, keys):
-        def one(probe, key):
-            key_start, key_steps = jax.random.split(key)
-            worlds = rollout.start_worlds(env, probe, key_start, envs, ())
-            draw = lambda key: jax.random.uniform(key, (envs, 1, 1), minval=-1.0)  # noqa: E731
-            act = lambda worlds, drawn: (drawn, (), None)  # noqa: E731
-            return rollout.collect(env, probe, worlds, act, draw, key_steps, steps)[1]
-
-        return jax.vmap(one)(probes, keys)
-
-    keys = jax.random.split(jax.random.key(1), len(FEED_FORWARD_PROBES))
-    played = jax.device_get(play(stacked(FEED_FORWARD_PROBES), keys))
-    parts = []
-    for world, probe in enumerate(FEED_FORWARD_PROBES.values()):
-        one = jax.tree.map(lambda x, world=world: x[world], played)
-        quota = np.full(envs, steps // int(probe.length))
-        part = recording.whole_episodes(one, quota, None)
-        parts.append({**part, "obs": numbered(part["obs"], world)})
-    arrays = {
-        name: None if value is None else np.concatenate([part[name] for part in parts], axis=1)
-        for name, value in parts[0].items()
-    }
-    env = spaces(2 + len(parts), Box(-1.0, 1.0, (1,)))
-    path = made_of(env, arrays, tmp_path_factory.mktemp("probes") / "probes.npz")
-    algorithm, policy = trained(cql, cql.Config(dataset=path, **CONFIG), env, updates=15)
-
-    def ask(name, *observations):
-        obs = numbered(np.asarray([observations], np.float32), list(FEED_FORWARD_PROBES).index(name))
-        action, _ = algorithm.act(policy, (), jnp.asarray(obs), None, None, True)
-        return np.asarray(algorithm.q_values(policy, jnp.asarray(obs), action))[:, 0].mean(axis=0), action[0, :, 0]
-
-    return ask
-
-
-def test_constant_reward(learned):
-    value, _ = learned("constant", (1, 0), (-1, 0))
-    np.testing.assert_allclose(value, 1, atol=0.1)
-
-
-def test_reward_that_the_observation_tells(learned):
-    value, _ = learned("observed", (1, 0), (-1, 0))
-    np.testing.assert_allclose(value, [1, -1], atol=0.15)
-
-
-def test_delayed_reward_is_discounted(learned):
-    value, _ = learned("delayed", (1, 0), (1, 0.5), (-1, 0), (-1, 0.5))
-    np.testing.assert_allclose(value, [GAMMA, 1, GAMMA, 1], atol=0.1)
-
-
-def test_policy_follows_the_cue(learned):
-    _, action = learned("chosen", (1, 0), (-1, 0))
-    np.testing.assert_allclose(action, [0.5, -0.5], atol=0.2)
-
-
-def test_a_time_limit_does_not_end_the_world(learned):
-    """Cutting the bootstrap at every tenth step would show: the mean over the steps would be 1.8."""
-    value, _ = learned("endless", (1, 0), (-1, 0))
-    np.testing.assert_allclose(value, 1 / (1 - GAMMA), atol=0.1)
-
 
 # What is not in the data
 

@@ -1,106 +1,32 @@
-"""PPO learns the values and policies of the probe worlds: feed-forward, and recurrent with resets inside roll-outs."""
+"""What PPO learns beside values and policies of one agent: masks, teams, mixed actions."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from learners import GAMMA, PERCEPTRON, PPO
 from probe_worlds import (
     CUES,
-    FEED_FORWARD_PROBES,
-    LENGTH,
-    RECURRENT_PROBES,
     after_updates,
-    episodes,
     greedy_actions,
     leaving_world,
     mixed_world,
-    probe_world,
     team_world,
     tempted_actions,
     tempting_world,
-    trained_actor_critic,
 )
 
 from envs_jax.base import Environment
 from envs_jax.spaces import Box
 from purerl.algos import ppo
-from purerl.networks import NetworkConfig
 from purerl.onpolicy import ActorCritic
-
-GAMMA = 0.5
-PERCEPTRON = NetworkConfig(hidden_sizes=(16, 16), activation="tanh")
-MEMORY = NetworkConfig(lstm_hidden_size=16, hidden_sizes=(16,), activation="tanh")
-FEED_FORWARD = ppo.Config(
-    num_envs=16, steps_per_update=16, epochs=4, minibatches=4, gamma=GAMMA, gae_lambda=0.9, lr=5e-3, value_clip=None,
-    entropy_coef=0.0, initial_log_std=-0.5, max_grad_norm=1.0, actor=PERCEPTRON, critic=PERCEPTRON,
-)  # fmt: skip
-RECURRENT = FEED_FORWARD.model_copy(update={"actor": MEMORY, "critic": MEMORY, "steps_per_update": 20})
-
-
-@pytest.fixture(scope="module")
-def feed_forward():
-    ask = trained_actor_critic(ppo.make, FEED_FORWARD, probe_world(), FEED_FORWARD_PROBES, updates=60)
-    return lambda name, *observations: [x[0] for x in ask(name, [observations])]
-
-
-def test_constant_reward(feed_forward):
-    value, _ = feed_forward("constant", (1, 0), (-1, 0))
-    np.testing.assert_allclose(value, 1, atol=0.05)
-
-
-def test_reward_that_the_observation_tells(feed_forward):
-    value, _ = feed_forward("observed", (1, 0), (-1, 0))
-    np.testing.assert_allclose(value, [1, -1], atol=0.1)
-
-
-def test_delayed_reward_is_discounted(feed_forward):
-    value, _ = feed_forward("delayed", (1, 0), (1, 0.5), (-1, 0), (-1, 0.5))
-    np.testing.assert_allclose(value, [GAMMA, 1, GAMMA, 1], atol=0.05)
-
-
-def test_policy_follows_the_cue(feed_forward):
-    _, action = feed_forward("chosen", (1, 0), (-1, 0))
-    np.testing.assert_allclose(action, [0.5, -0.5], atol=0.15)
-
-
-def test_a_time_limit_does_not_end_the_world(feed_forward):
-    """Cutting the bootstrap at every tenth step would show: the mean over the steps would be 1.8."""
-    value, _ = feed_forward("endless", (1, 0), (-1, 0))
-    np.testing.assert_allclose(value, 1 / (1 - GAMMA), atol=0.05)
-
-
-# With memory: episodes of six steps in roll-outs of twenty, so that ends fall everywhere
-
-
-@pytest.fixture(scope="module")
-def recurrent():
-    ask = trained_actor_critic(ppo.make, RECURRENT, probe_world(LENGTH), RECURRENT_PROBES, updates=150)
-    return lambda name: ask(name, episodes(RECURRENT_PROBES[name]))
-
-
-def test_memory_connects_the_cue_with_the_end(recurrent):
-    _, action = recurrent("remembered")
-    np.testing.assert_allclose(action[-1], CUES / 2, atol=0.2)
-
-
-def test_values_count_the_steps_to_the_reward(recurrent):
-    """Nothing in the observation tells the time: only memory can discount the reward at the end."""
-    value, _ = recurrent("delayed")
-    expected = 4 * GAMMA ** (LENGTH - 1 - np.arange(LENGTH))
-    np.testing.assert_allclose(value, np.tile(expected[:, None], 2), atol=0.4)
-
-
-def test_a_time_limit_does_not_end_the_world_with_memory(recurrent):
-    value, _ = recurrent("endless")
-    np.testing.assert_allclose(value, 1 / (1 - GAMMA), atol=0.1)
-
 
 # Masks
 
 
 @pytest.fixture(scope="module")
 def tempted():
-    algorithm = ppo.make(FEED_FORWARD.model_copy(update={"entropy_coef": 0.01}), tempting_world())
+    algorithm = ppo.make(PPO.model_copy(update={"entropy_coef": 0.01}), tempting_world())
     return algorithm, *after_updates(algorithm, updates=30)
 
 
@@ -119,7 +45,7 @@ def test_the_best_legal_action_is_learned(tempted):
 
 def learned(env: Environment, updates: int, **changes):
     """`(algorithm, state)` after some updates of the feed-forward recipe."""
-    algorithm = ppo.make(FEED_FORWARD.model_copy(update=changes), env)
+    algorithm = ppo.make(PPO.model_copy(update=changes), env)
     return algorithm, after_updates(algorithm, updates)[0]
 
 
