@@ -87,7 +87,7 @@ class Settings(BaseModel):
         return self.num_envs * self.steps_per_update
 
 
-def traced(kind: Any, config: Settings) -> Any:
+def traced(kind: Any, config: BaseModel) -> Any:
     """A dataclass of traced numbers, each from the key of the same name."""
     return kind(**{f.name: jnp.asarray(getattr(config, f.name), jnp.float32) for f in dataclasses.fields(kind)})
 

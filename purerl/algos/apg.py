@@ -36,7 +36,7 @@ from purerl.actions import Actions, action_range
 from purerl.config import ConfigError
 from purerl.networks import Network, NetworkConfig, initial_carry
 from purerl.normalize import RunningStats, empty_stats, merge, standardised
-from purerl.onpolicy import remembered_values
+from purerl.onpolicy import remembered_values, traced
 from purerl.optimizers import OptimizerName, Schedule, descend, make_optimizer
 from purerl.returns import lambda_returns
 from purerl.types import Algorithm
@@ -165,11 +165,6 @@ def critic_loss(critic: Network, params, window: Window, target, carry):
     """Half the mean squared error (the paper's eq. 7)."""
     value = critic(params, window.obs, carry, window.restarts)[..., 0]
     return 0.5 * jnp.mean((value - target) ** 2)
-
-
-def hparams_of(config: Config) -> HParams:
-    names = ("gamma", "lr", "critic_lr", "td_lambda", "tau", "noise_std")
-    return HParams(**{name: jnp.asarray(getattr(config, name), jnp.float32) for name in names})
 
 
 # Actor and critic, bound to an environment
@@ -389,7 +384,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         policy=lambda state: Policy(state.actor, state.obs_stats),
         act=act,
         initial_carry=empty_memory,
-        hparams=hparams_of(config),
+        hparams=traced(HParams, config),
         env_steps_per_update=config.env_steps(),
         gradient_steps_per_update=1 + config.bootstrap * config.critic_epochs * config.critic_minibatches,
         warmup_env_steps=0,
