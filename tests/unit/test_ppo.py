@@ -2,18 +2,20 @@
 
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from onpolicy_cases import LEGAL, LINEAR, LSTM, layer, linear_case, log_softmax, walk_world
 from pydantic import ValidationError
+from replay_cases import trees_equal
 
 from envs_jax.spaces import Box, Discrete
-from purerl import policy_gradient
+from purerl import checkpoint, policy_gradient
 from purerl.algos import ppo
 from purerl.networks import ConvConfig
-from purerl.onpolicy import Memory
+from purerl.onpolicy import TANH, Memory
 from purerl.policies import env_action
 from purerl.policy_gradient import Coefficients, adapted_kl_coef, clipped_surrogate
 
@@ -163,3 +165,39 @@ def test_the_memory_of_a_roll_out_gives_the_log_probabilities_of_acting():
     _, metrics = jax.jit(algorithm.update)(state)  # the second roll-out starts in the middle of an episode
     assert float(metrics["approx_kl"]) == pytest.approx(0.0, abs=1e-6)
     assert float(metrics["clip_fraction"]) == 0.0
+
+
+# One program for chunks, seeds and single runs
+
+SIDE_BY_SIDE = CONFIG.model_copy(update={"actor": TANH, "critic": TANH})
+PROGRAMS = {"side by side": SIDE_BY_SIDE, "recurrent": KINDS["recurrent"][0]}
+
+
+def several(update, count):
+    return lambda state: jax.lax.scan(lambda s, _: (update(s)[0], None), state, length=count)[0]
+
+
+@pytest.mark.parametrize("kind", PROGRAMS)
+def test_two_chunks_are_one_run_and_traced_once(kind, tmp_path):
+    """Bit for bit, with donated states, also where the second chunk starts from a file."""
+    chex.clear_trace_counter()  # it counts functions of one name together
+    algorithm = ppo.make(PROGRAMS[kind], walk_world())
+    init = jax.jit(algorithm.init)
+    chunk = jax.jit(several(chex.assert_max_traces(algorithm.update, n=1), 2), donate_argnums=0)
+    whole = jax.jit(several(algorithm.update, 4))(init(jax.random.key(5), algorithm.hparams))
+    half = chunk(init(jax.random.key(5), algorithm.hparams))
+    checkpoint.save(tmp_path, 1, half, {})
+    restored, _ = checkpoint.restore(tmp_path, jax.eval_shape(lambda: half))
+    assert trees_equal(chunk(half), whole)
+    assert trees_equal(chunk(restored), whole)
+
+
+@pytest.mark.parametrize("kind", PROGRAMS)
+def test_a_seed_under_vmap_is_a_single_run(kind, same_keys):
+    algorithm = ppo.make(PROGRAMS[kind], walk_world())
+
+    def train(seed):
+        return several(algorithm.update, 2)(algorithm.init(jax.random.key(seed), algorithm.hparams)).learner.params
+
+    many, single = jax.jit(jax.vmap(train))(jnp.array([5, 6])), jax.jit(train)(6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, rtol=1e-4, atol=1e-5), many, single)
