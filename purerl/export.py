@@ -65,7 +65,8 @@ def load_policy(
     def act(obs: Any, carry: Any, mask: Any = None) -> tuple[Any, Any]:
         if not single:
             return algorithm.act(policy, carry, obs, mask, key, True)
-        action, carry = algorithm.act(policy, carry, obs[:, None], None if mask is None else mask[:, None], key, True)
+        mask = jax.tree.map(lambda legal: legal[:, None], mask)  # of mixed actions one for every part that has one
+        action, carry = algorithm.act(policy, carry, obs[:, None], mask, key, True)
         return jax.tree.map(lambda x: x[:, 0], action), carry
 
     obs_shape = env.observation_space(env.default_params).shape
