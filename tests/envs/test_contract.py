@@ -52,10 +52,13 @@ def test_gymnax_tasks_pass(name):
     [
         {},
         {"terminal": "carry", "carry_days": 2, "reserve": {"mode": "action"}, "action_scale": "feasible"},
-        {
-            "action_mode": "signed", "degradation_model": "segment", "terminal": "value", "obs": "forecast",
-            "augmentation": {"enabled": True}, "soc_start": "uniform", "reward_scale": "per_day",
-        },
+        pytest.param(
+            {
+                "action_mode": "signed", "degradation_model": "segment", "terminal": "value", "obs": "forecast",
+                "augmentation": {"enabled": True}, "soc_start": "uniform", "reward_scale": "per_day",
+            },
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["default", "carry", "forecast"],
 )  # fmt: skip

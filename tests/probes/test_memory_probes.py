@@ -5,7 +5,7 @@ import pytest
 from learners import GAMMA, RECURRENT, trained
 from probe_worlds import CUES, LENGTH, RECURRENT_PROBES, episodes
 
-SLOW = {"td3_concat", "sac_gru", "ppo_gru"}
+SLOW = {"td3_concat", "sac", "sac_gru", "ppo_gru", "appo", "apg"}
 
 
 @pytest.fixture(

@@ -96,6 +96,7 @@ def test_cloning_plays_what_was_played(tempted):
     np.testing.assert_allclose(shares, [[0.5, 0.5, 0], [1 / 3, 1 / 3, 1 / 3]], atol=0.08)
 
 
+@pytest.mark.slow
 def test_agents_out_of_play_teach_nothing(tmp_path):
     """The second agent leaves after the first step; what it would have seen and got is wild."""
     env = leaving_world(absent_sees=50.0, absent_gets=-100.0)

@@ -92,7 +92,7 @@ def test_shares_of_the_environments_give_the_numbers_of_one_device():
     assert_close(jax.device_get(state.critic), jax.device_get(expected[2].critic))
 
 
-@pytest.mark.parametrize(("devices", "seeds"), [(2, 2), (2, 3)])
+@pytest.mark.parametrize(("devices", "seeds"), [(2, 2), pytest.param(2, 3, marks=pytest.mark.slow)])
 def test_seeds_on_several_devices_are_the_single_runs(devices, seeds, on_one_device, same_keys):
     """Two seeds get a device each; three cannot be divided by two, and share batches."""
     policy, metrics, _ = after_one_epoch(num_devices=devices, num_seeds=seeds)
@@ -101,7 +101,8 @@ def test_seeds_on_several_devices_are_the_single_runs(devices, seeds, on_one_dev
     np.testing.assert_allclose(metrics["critic_loss"][:, 0], on_one_device[1]["critic_loss"], rtol=1e-4)
 
 
-@pytest.mark.parametrize("algorithm", ["td3", pytest.param("sac", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["td3", "sac"])
 def test_a_run_on_two_devices_resumes_to_the_same_bits(algorithm, tmp_path):
     path = tmp_path / "two.yaml"
     path.write_text(yaml.safe_dump({**CONFIG, "num_devices": 2, "algo": ALGORITHMS[algorithm]}))

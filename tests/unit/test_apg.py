@@ -223,7 +223,9 @@ def one_update(config, env, seed=0):
         return before, *jax.jit(algorithm.update)(before)
 
 
-@pytest.mark.parametrize("kind", ["episodes", "windows", pytest.param("recurrent", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["episodes", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("windows", "recurrent"))]
+)
 def test_an_update_changes_every_parameter_and_is_finite(kind):
     before, after, metrics = one_update(KINDS[kind], spring_world(cut="truncated"))
     assert all(np.isfinite(value) and np.ndim(value) == 0 for value in jax.device_get(metrics).values())
@@ -280,6 +282,7 @@ def test_two_chunks_are_one_run_and_traced_once(kind):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(numbers(a), numbers(b)), parts, whole)
 
 
+@pytest.mark.slow
 def test_a_seed_under_vmap_is_a_single_run():
     algorithm = apg.make(WINDOWS, spring_world(cut="truncated"))
     train = lambda seed: several(algorithm.update, 2)(algorithm.init(jax.random.key(seed), algorithm.hparams)).actor  # noqa: E731

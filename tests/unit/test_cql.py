@@ -318,6 +318,7 @@ def test_the_weight_moves_only_in_lagrange_form(ran):
     assert (adapted[-1] > 5.0) == (gaps[0] > 0.5)
 
 
+@pytest.mark.slow
 def test_seeds_under_vmap_equal_single_runs(ran, same_keys):
     run = ran("choices")
     keys = jax.random.split(jax.random.key(7), 2)

@@ -31,7 +31,7 @@ def test_side_by_side_equals_one_after_the_other(space, same_keys):
             terms = jax.tree.leaves((outputs, values))
             return sum(jnp.sum(jnp.sin(k + x)) for k, x in enumerate(terms)), (outputs, values)
 
-        return jax.value_and_grad(of, has_aux=True)(params)
+        return jax.jit(jax.value_and_grad(of, has_aux=True))(params)
 
     assert nets.side_by_side and not apart.side_by_side
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), total(nets), total(apart))

@@ -171,13 +171,14 @@ def test_the_memory_of_a_roll_out_gives_the_log_probabilities_of_acting():
 
 SIDE_BY_SIDE = CONFIG.model_copy(update={"actor": TANH, "critic": TANH})
 PROGRAMS = {"side by side": SIDE_BY_SIDE, "recurrent": KINDS["recurrent"][0]}
+SHORT_AND_LONG = ["side by side", pytest.param("recurrent", marks=pytest.mark.slow)]
 
 
 def several(update, count):
     return lambda state: jax.lax.scan(lambda s, _: (update(s)[0], None), state, length=count)[0]
 
 
-@pytest.mark.parametrize("kind", PROGRAMS)
+@pytest.mark.parametrize("kind", SHORT_AND_LONG)
 def test_two_chunks_are_one_run_and_traced_once(kind, tmp_path):
     """Bit for bit, with donated states, also where the second chunk starts from a file."""
     chex.clear_trace_counter()  # it counts functions of one name together
@@ -192,7 +193,7 @@ def test_two_chunks_are_one_run_and_traced_once(kind, tmp_path):
     assert trees_equal(chunk(restored), whole)
 
 
-@pytest.mark.parametrize("kind", PROGRAMS)
+@pytest.mark.parametrize("kind", SHORT_AND_LONG)
 def test_a_seed_under_vmap_is_a_single_run(kind, same_keys):
     algorithm = ppo.make(PROGRAMS[kind], walk_world())
 

@@ -170,6 +170,7 @@ def test_donated_state_shares_no_buffer(recurrent):
     assert float(hparams.gamma) == pytest.approx(0.9)
 
 
+@pytest.mark.slow
 def test_seeds_under_vmap_equal_single_runs(feed_forward, same_keys):
     starts = [feed_forward.init(seed) for seed in range(2)]
     stacked = jax.jit(lambda *states: jax.tree.map(lambda *x: jnp.stack(x), *states))(*starts)
