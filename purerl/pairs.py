@@ -3,7 +3,7 @@
 Reading order: `can_pair`, `paired` and `unpaired` (parameters there and back), `apply_pair`.
 
 Small networks spend their time on the number of operations, not on arithmetic: on CartPole's minibatches of 128 rows
-this saves a third of them. Rows are the last axis inside, because then the gradient of a narrow output layer is a
+one pass for both has fewer of them. Rows are the last axis inside: the gradient of a narrow output layer is then a
 product that a CPU is fast at, too.
 """
 

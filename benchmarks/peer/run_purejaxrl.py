@@ -2,9 +2,12 @@
 
 PureJaxRL is no package: `purejaxrl_path` in the request names the checkout. Its wrappers import brax and navix for
 tasks that are not measured here; where those are absent, empty modules stand in for them.
+
+Several seeds run on one thread of XLA: with two, its `vmap`ped program stood still for ever (JAX 0.10.2, two cores).
 """
 
 import importlib
+import os
 import sys
 import time
 import types
@@ -48,6 +51,8 @@ def load_ppo(checkout: str) -> Any:
 
 def build(request: dict[str, Any]) -> tuple[Run, float]:
     algo, env_steps, seeds = request["algo"], request["env_steps"], request["seeds"]
+    if seeds > 1:
+        os.environ["NPROC"] = "1"  # read when JAX makes its CPU device, so before the first key
     nets = algo["actor"], algo["critic"]
     if algo["name"] != "ppo" or any(net["hidden_sizes"] != [64, 64] or net["activation"] != "tanh" for net in nets):
         raise ValueError("PureJaxRL's PPO is measured with two hidden layers of 64 and tanh, which it has fixed")

@@ -1,7 +1,7 @@
 """The algorithms as the probe worlds see them: a small configuration of each, and how to ask it what it has learned.
 
 Reading order: `Learner`, `trained` (all probes in one program), what each algorithm answers, the recipes without memory
-and with it. `COMMON`, `PERCEPTRON` and the recipes are also where tests of one algorithm's own abilities start.
+and with it. `PERCEPTRON` and the recipes are also where tests of one algorithm's own abilities start.
 """
 
 import dataclasses
