@@ -114,7 +114,7 @@ def build(request: dict[str, Any]) -> tuple[Run, float]:
     start = time.perf_counter()
     timed = program(env, env_steps, lambda algo, state, key: jnp.zeros(()))
     compile_s = time.perf_counter() - start
-    counted = program(
+    counted = bins > 1 and program(
         Counting(env),
         env_steps // bins,
         lambda algo, state, key: (jnp.sum(state.env_state.ended), jnp.sum(state.env_state.episodes)),
@@ -124,6 +124,8 @@ def build(request: dict[str, Any]) -> tuple[Run, float]:
         start = time.perf_counter()
         jax.block_until_ready(timed(keys(seed)))
         seconds = time.perf_counter() - start
+        if not counted:
+            return seconds, [[0.0, 0.0]]
         _, so_far = counted(keys(seed))
         total, episodes = (np.diff(np.asarray(x).reshape(seeds, -1).sum(axis=0), prepend=0.0)[:bins] for x in so_far)
         return seconds, np.stack([total, episodes], axis=1).tolist()

@@ -4,7 +4,7 @@ The request is one JSON argument: `algo` (a purerl configuration's `algo` block,
 `env_steps`, `seeds` (trained at once), `bins`. The first line of the answer names versions and the seconds of
 compilation; then every line on standard input is a seed number, answered by
 `{"seconds": whole training, "curve": [[sum of returns, episodes] per bin]}`. A bin is an equal share of the training,
-and an episode counts where it ends; the returns are those of training, exploration included.
+and an episode counts where it ends; the returns are those of training, exploration included. One bin: nobody reads it.
 """
 
 import importlib.metadata

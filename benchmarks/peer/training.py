@@ -73,13 +73,14 @@ def available(peers: dict[str, Peer]) -> dict[str, Peer]:
 def group(peers: dict[str, Peer], path: Path, seeds: int, env_steps: int) -> dict[str, Any]:
     """Rates, compile times and curves of trainings with `seeds` seeds at once; `env_steps` are those of one seed."""
     config = load_config(path)
+    with_curve = env_steps >= BINS * iteration_of(config.algo)
     request = {
         "config": str(path),
         "algo": config.algo,
         "task": config.env["name"].removeprefix("gymnax:"),
         "env_steps": env_steps,
         "seeds": seeds,
-        "bins": BINS,
+        "bins": BINS if with_curve else 1,
     }
     env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     able = {name: peer for name, peer in peers.items() if seeds == 1 or peer.many_seeds}
@@ -109,16 +110,26 @@ def group(peers: dict[str, Peer], path: Path, seeds: int, env_steps: int) -> dic
     finally:
         for worker in workers.values():
             worker.close()
-    sides = {name: summary(values, workers[name].first, seeds, env_steps) for name, values in answers.items()}
+    sides = {
+        name: summary(values, workers[name].first, seeds, env_steps, with_curve) for name, values in answers.items()
+    }
     ours = sides["purerl"]["env_steps_per_s"]["median"]
     for side in sides.values():
         side["purerl_is_faster_by"] = round(ours / side["env_steps_per_s"]["median"], 2)
     return {"seeds": seeds, "env_steps_per_seed": env_steps, "sides": sides}
 
 
-def summary(answers: list[Any], first: dict[str, Any], seeds: int, env_steps: int) -> dict[str, Any]:
+def iteration_of(algo: dict[str, Any]) -> int:
+    """Environment steps between two rounds of gradient steps."""
+    return algo["num_envs"] * algo.get("steps_per_update", 1)
+
+
+def summary(
+    answers: list[Any], first: dict[str, Any], seeds: int, env_steps: int, with_curve: bool = True
+) -> dict[str, Any]:
+    """One side's rates, and its curve where every bin holds an iteration."""
     seconds = [answer["seconds"] for answer in answers]
-    curve = pooled([answer["curve"] for answer in answers])
+    curve = pooled([answer["curve"] for answer in answers]) if with_curve else [None] * BINS
     return {
         "repeats": len(answers),
         "training_s": spread(seconds, 3)._asdict(),
@@ -126,7 +137,7 @@ def summary(answers: list[Any], first: dict[str, Any], seeds: int, env_steps: in
         "env_steps_per_s_per_seed": round(env_steps / spread(seconds, 6).median),
         "compile_s": round(first["compile_s"], 1),
         "training_return_by_share": curve,
-        "last_tenth_return_by_seed": [pooled([a["curve"]], BINS // 10)[-1] for a in answers],
+        "last_tenth_return_by_seed": [pooled([a["curve"]], BINS // 10)[-1] if with_curve else None for a in answers],
         "versions": first["versions"],
     }
 
@@ -144,11 +155,12 @@ def pooled(curves: list[list[list[float]]], last: int = 1) -> list[float | None]
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     config = load_config(args.config)
     peers = available(peers_of(args))
-    groups = []
+    groups, whole = [], iteration_of(config.algo)
     for seeds in args.seeds:
         full = args.env_steps or config.algo["total_env_steps"]
         env_steps = full if seeds <= args.full_seeds else max(int(full * args.full_seeds / seeds), args.least_steps)
-        groups.append(group(peers, Path(args.config), seeds, env_steps))
+        # Whole iterations: sides round a part of one up or down.
+        groups.append(group(peers, Path(args.config), seeds, max(env_steps // whole, 1) * whole))
         report(groups[-1])
     return {"configuration": Path(args.config).name, "devices": args.devices, "groups": groups}
 
