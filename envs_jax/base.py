@@ -32,6 +32,8 @@ class Score(NamedTuple):
     """One value per seed, in %."""
     detail: dict[str, Any]
     """Anything JSON-serialisable that the environment's users look for."""
+    milestones: Mapping[str, list[bool]] = {}
+    """Name -> per seed, whether this evaluation met it. Evaluations in a row that did can end a run."""
 
 
 class Scorer(Protocol):
@@ -53,8 +55,24 @@ class Reporter(NamedTuple):
     """Prefix of the files, such as `hourly`."""
     cases: Callable[[str, Sequence[str] | None], dict[str, int]]
     """`(split, wanted names or None)`: label -> case index of the few episodes worth looking at."""
-    table: Callable[[str, str, Mapping[str, np.ndarray], Path | None], dict[str, np.ndarray]]
-    """`(split, label, records of one episode [time], cache_dir)`: columns [time]; `records["case"]` is its index."""
+    table: Callable[[str, str, Mapping[str, Any], Path | None], dict[str, np.ndarray]]
+    """`(split, label, records of one episode [time], cache_dir)`: columns [rows]; `records["case"]` is its index."""
+    whole: bool = False
+    """`table` wants everything that is known of a step (`envs_jax.episodes`), not its scalars alone."""
+
+
+class ShiftGroup(NamedTuple):
+    """Conditions that one compiled program can test: they differ in numbers alone."""
+
+    env: "Environment"
+    """Same observations and actions of an agent; other static rules, and maybe other agents, than at the training."""
+    labels: list[dict[str, Any]]
+    """Of every condition, JSON-serialisable. A shift has `kind` ("none": unshifted), `who`, `axis` (a direction or a
+    choice), `size` along it, `unit`, `scale` (small, large); a scenario has `scenario`."""
+    params: Params
+    """Leaves [K, ...]."""
+    left_out: Mapping[str, int] = {}
+    """Kind -> number of shifts that the rules of the test exclude."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +96,8 @@ class Environment:
     max_episode_length: int = 1000
     """Upper bound on the steps of an episode: evaluation stops there."""
     num_agents: int | None = None
+    agent_names: tuple[str, ...] = ()
+    """What tables and figures call the agents."""
     global_state: Callable[[State, Params], jax.Array] | None = None
     action_mask: Callable[[State, Params], Any] | None = None
     """`(state, params)`: legal actions, bool (n,) or (A, n); for a `Product` a tuple, None for parts without a mask."""
@@ -90,12 +110,27 @@ class Environment:
     """Number of distinct evaluation episodes in `params`, or None when they are unlimited (random starts)."""
     reset_case: Callable[[jax.Array, jax.Array, Params], tuple[Any, State]] | None = None
     """`(key, index, params)`: start of evaluation episode number `index`; None: `reset_env` with the key."""
+    reward_scale: float = 1.0
+    """Algorithms learn from rewards times this. Returns that are reported, and recorded data, are not scaled."""
     score: Scorer | None = None
+    whole_score: bool = False
+    """`score` wants everything that is known of a step (`envs_jax.episodes`), not its scalars alone."""
+    milestones: tuple[str, ...] = ()
+    """Names of the milestones that `score` reports."""
     report: Reporter | None = None
     guided_action: Callable[[jax.Array, State, Params], jax.Array] | None = None
     """`(key, state, params)`: a rule-based exploratory action for warm-up."""
     rules: Mapping[str, Callable[[jax.Array, State, Params], jax.Array]] = field(default_factory=dict)
     """Rule-based policies by name, `(key, state, params)`: an action. They jit and vmap; `purerl.record` plays them."""
+    compared: tuple[str, ...] = ()
+    """Names of `rules` that an evaluation plays from the policy's starts and scores beside it."""
+    shown: tuple[str, ...] = ()
+    """Entries of the score's `detail`, one number per seed, that tests under other conditions show beside the score."""
+    shifts: "Callable[[Sequence[str] | None], Sequence[ShiftGroup]] | None" = None
+    """`(kinds, or None for all)`: conditions that differ from those of the training. The first entry of every group is
+    unshifted: changes are against it, from the same starts."""
+    scenarios: "Callable[[Sequence[str]], Sequence[ShiftGroup]] | None" = None
+    """`(names)`: the same world in these scenarios; names of collections stand for their members."""
     preview: Callable[[jax.Array, jax.Array, Params], jax.Array] | None = None
     """`(obs, action, params)`: differentiable features of what the action does at once, the immediate reward first."""
     episode_sums: Mapping[str, str] = field(default_factory=dict)

@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import envs_jax
+from purerl.presets import PRESETS
 
 ALGORITHMS: dict[str, str] = {
     "apg": "purerl.algos.apg",
@@ -45,6 +46,18 @@ class EarlyStop(_Section):
     min_delta: float = Field(0.0, ge=0, description="smallest gain that counts, in units of the metric")
 
 
+class BandStop(_Section):
+    """Ends a run whose training episodes have become good: judged band by band, a band being a share of training."""
+
+    metric: str = Field("conflict_free", description="a share among the environment's episode columns")
+    share: float = Field(0.95, gt=0, le=1, description="mean of the metric in a good band")
+    env_steps: int = Field(8200, ge=1, description="least length of a band, of one seed")
+    updates: int = Field(4, ge=1, description="update calls that a band has at least")
+    episodes: int = Field(20, ge=1, description="that end in a good band at least")
+    good: int = Field(2, ge=1, description="good bands in a row that end the run")
+    least: int = Field(3, ge=1, description="bands before it may end")
+
+
 class Evaluation(_Section):
     every_epochs: int | None = Field(10, ge=1, description="null: only after the last epoch")
     split: str = "val"
@@ -54,6 +67,10 @@ class Evaluation(_Section):
     quick_every_epochs: int | None = Field(None, ge=1, description="write a few episodes step by step")
     quick_dates: list[str] | None = Field(None, description="null: one per season, the first of each in the split")
     early_stop: EarlyStop | None = None
+    streaks: dict[str, int] | None = Field(
+        None, description="milestone of the environment's score -> evaluations in a row that end the run"
+    )
+    bands: BandStop | None = Field(None, description="end by training episodes; its keys have defaults")
 
     @property
     def final_seed(self) -> int:
@@ -98,6 +115,9 @@ class RunConfig(_Section):
     )
     deterministic: bool = Field(True, description="ask accelerators for reproducible reductions")
     epochs: int = Field(100, ge=1, description="parts of the run after which it logs, evaluates and saves")
+    reward_scale: float = Field(
+        1.0, gt=0, description="algorithms learn from rewards times this; what is reported is not scaled"
+    )
     env: dict[str, Any]
     algo: dict[str, Any]
     evaluation: Evaluation = Evaluation()
@@ -129,13 +149,30 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     return resolve_config(data, str(path), overrides)
 
 
-def resolve_config(data: Any, source: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """`load_config` for a mapping that is already in memory; `source` names it in error messages."""
+def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> list[RunConfig]:
+    """The configurations of a file whose `env.name` is one of `envs_jax.suites`, one for each member; else the one."""
+    data = _overridden(read_yaml(Path(path)), str(path), overrides)
+    env = data.get("env")
+    name = env.get("name") if isinstance(env, dict) else None
+    members = envs_jax.suites.get(name, ()) if isinstance(name, str) else ()
+    return [load_config(path, [*overrides, f"env.name={member}"]) for member in members] or [
+        load_config(path, overrides)
+    ]
+
+
+def _overridden(data: Any, source: str, overrides: Sequence[str]) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"{source}: expected a mapping of keys, found {_short(data)}")
     for override in overrides:
         data = _with_override(data, override)
+    return data
+
+
+def resolve_config(data: Any, source: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """`load_config` for a mapping that is already in memory; `source` names it in error messages."""
+    data = _overridden(data, source, overrides)
     where = _Source(source, tuple(override.partition("=")[0] for override in overrides))
+    data = _with_preset(data, where)
     env, algo = (_named_section(data, section, where) for section in ("env", "algo"))
     models = {"": RunConfig, "env": _env_model(env["name"], where), "algo": _algo_model(algo["name"], where)}
     keys = [key for prefix, model in models.items() if model is not None for key in _schema_keys(model, prefix)]
@@ -146,6 +183,23 @@ def resolve_config(data: Any, source: str, overrides: Sequence[str] = ()) -> Run
     settings = _without_foreign_name(models["algo"], algo)
     algo = {"name": algo["name"], **_validated(models["algo"], settings, where, "algo", keys).model_dump(mode="json")}
     return top.model_copy(update={"env": env, "algo": algo})
+
+
+def _with_preset(data: dict[str, Any], where: "_Source") -> dict[str, Any]:
+    """`data` over the keys that its `preset` stands for."""
+    if "preset" not in data:
+        return data
+    name, algorithm = data["preset"], _named_section(data, "algo", where)["name"]
+    known = [preset for algo, preset in PRESETS if algo == algorithm]
+    if name not in known:
+        raise ConfigError(f"{where.of('preset')}: preset: '{name}'; {algorithm} has {', '.join(known) or 'none'}")
+
+    def over(base: Any, given: Any) -> Any:
+        if not isinstance(base, dict) or not isinstance(given, dict):
+            return given
+        return {**base, **{key: over(base.get(key), value) for key, value in given.items()}}
+
+    return over(PRESETS[algorithm, name], {key: value for key, value in data.items() if key != "preset"})
 
 
 def algorithm_module(config: RunConfig) -> Any:

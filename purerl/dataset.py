@@ -239,12 +239,13 @@ def require_same(place: Path, there: World, here: World) -> None:
             )
 
 
-def as_ring(data: Dataset, sequence_length: int, unit: np.ndarray | None) -> Ring:
+def as_ring(data: Dataset, sequence_length: int, unit: np.ndarray | None, reward_scale: float) -> Ring:
     """A full ring on the device that `sample_indices` and `take` serve.
 
     Args:
         sequence_length: 1 cuts episodes into transitions; otherwise the length of the items.
         unit: what actions are divided by; None for discrete actions.
+        reward_scale: that of the environment (`Environment.reward_scale`); recorded rewards are not scaled.
 
     Raises:
         ConfigError: the items have another length.
@@ -259,7 +260,7 @@ def as_ring(data: Dataset, sequence_length: int, unit: np.ndarray | None) -> Rin
     items = Sequences(
         obs=jnp.asarray(data.obs, jnp.float32),
         action=jnp.asarray(data.action, jnp.int32) if unit is None else jnp.asarray(data.action / unit, jnp.float32),
-        reward=jnp.asarray(data.reward, jnp.float32),
+        reward=jnp.asarray(reward_scale * data.reward, jnp.float32),
         terminated=jnp.asarray(data.terminated),
         legal=None if data.legal is None else jnp.asarray(data.legal),
         alive=None if data.alive is None else jnp.asarray(data.alive),

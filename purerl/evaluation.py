@@ -4,9 +4,10 @@ Reading order: rolling out, scoring, tables for people, and opening a run direct
 """
 
 import csv
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +18,7 @@ import numpy as np
 import envs_jax
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment, Params, Score
+from envs_jax.episodes import play, play_rules
 from purerl import checkpoint
 from purerl.config import ConfigError, RunConfig, algorithm_module, load_config
 from purerl.types import Algorithm, Policy
@@ -39,7 +41,8 @@ def rollout_cases(
     case_indices: jax.Array,
     key: jax.Array,
     with_values: bool = False,
-) -> dict[str, jax.Array]:
+    whole: bool = False,
+) -> dict[str, Any]:
     """Play every case once, greedily, with every seed's policy.
 
     Args:
@@ -47,50 +50,26 @@ def rollout_cases(
         policy: leaves with a leading seed axis S.
         case_indices: [N]; the random numbers of a case depend on its index alone, and are the same for all seeds.
         with_values: also the critics' estimates `q1`, `q2`, ... of every step.
+        whole: everything that is known of a step, see `envs_jax.episodes.Episodes`.
 
     Returns:
-        [S, N, T] `reward` (summed over agents, zero after the end), `active` (the episode had not ended before the
-        step), `case`, every scalar of `info`, `action` where it is one number, and [S, N] `q_start`, the mean of the
-        critics at the first step, where the algorithm has `q_values`.
+        The records of `envs_jax.episodes.play` [S, N, T, ...], and [S, N] `q_start`, the mean of the critics at the
+        first step, where the algorithm has `q_values`.
     """
-    key_reset, key_steps = jax.random.split(key)
-    num_steps = env.episode_length or env.max_episode_length
-    num_cases = case_indices.shape[0]
 
-    def keys_by_case(key: jax.Array) -> jax.Array:
-        return jax.vmap(jax.random.fold_in, (None, 0))(key, case_indices)
-
-    def start() -> tuple[Any, Any]:
-        if env.reset_case is not None:
-            return jax.vmap(env.reset_case, (0, 0, None))(keys_by_case(key_reset), case_indices, params)
-        return jax.vmap(env.reset_env, (0, None))(keys_by_case(key_reset), params)
-
-    def one_seed(policy: Policy) -> dict[str, jax.Array]:
-        def body(carried, key):
-            obs, state, memory, active = carried
-            key_act, key_env = jax.random.split(key)
+    def one_seed(policy: Policy) -> dict[str, Any]:
+        def act(memory, obs, state, key):
             mask = None if env.action_mask is None else jax.vmap(env.action_mask, (0, None))(state, params)
-            action, memory = algorithm.act(policy, memory, obs, mask, key_act, True)
-            obs_next, state, reward, terminated, truncated, info = jax.vmap(env.step_env, (0, 0, 0, None))(
-                keys_by_case(key_env), state, action, params
-            )
-            scalars = {name: value for name, value in info.items() if jnp.ndim(value) == 1}
-            if isinstance(action, jax.Array) and action.size == num_cases:
-                scalars.setdefault("action", action.reshape(num_cases))
-            team_reward = jnp.where(active, reward.reshape(num_cases, -1).sum(axis=1), 0.0)
-            step = {**scalars, "reward": team_reward, "active": active}
-            return (obs_next, state, memory, active & ~(terminated | truncated)), (step, obs, action)
+            return algorithm.act(policy, memory, obs, mask, key, True)
 
-        obs, state = start()
-        carried = obs, state, algorithm.initial_carry((num_cases,)), jnp.ones(num_cases, bool)
-        _, (steps, obs, action) = jax.lax.scan(body, carried, jax.random.split(key_steps, num_steps))
-        records = {name: jnp.swapaxes(values, 0, 1) for name, values in steps.items()}
-        records["case"] = jnp.broadcast_to(case_indices[:, None], (num_cases, num_steps))
+        memory = algorithm.initial_carry(case_indices.shape)
+        records, obs, action = play(env, params, act, memory, case_indices, key, whole)
         if algorithm.q_values is not None:
-            records["q_start"] = jnp.mean(_team_values(algorithm, policy, obs[:1], action[:1])[:, :, 0], axis=0)
+            values = _team_values(algorithm, policy, obs[:1], action[:1]) / env.reward_scale
+            records["q_start"] = jnp.mean(values[:, :, 0], axis=0)
             if with_values:
                 for number, values in enumerate(_team_values(algorithm, policy, obs, action), start=1):
-                    records[f"q{number}"] = values
+                    records[f"q{number}"] = values / env.reward_scale
         return records
 
     return jax.vmap(one_seed)(policy)
@@ -155,9 +134,23 @@ Evaluate = Callable[..., Result]
 
 
 def make_evaluate(algorithm: Algorithm, env: Environment, cache_dir: Path | None) -> Evaluate:
-    """`(policy, split, episodes, seed, with_values=False) -> Result`; compiled once per number of cases."""
+    """`(policy, split, episodes, seed, with_values=False, cases=None, whole=False) -> Result`.
+
+    Compiled once per number of cases. `cases` names some by their indices; `whole` keeps everything about their steps.
+    """
     env = with_agent_axis(env)
-    play = jax.jit(partial(rollout_cases, algorithm, env), static_argnames="with_values")
+    rollout = jax.jit(partial(rollout_cases, algorithm, env), static_argnames=("with_values", "whole"))
+    by_rules = jax.jit(partial(play_rules, env), static_argnames=("names", "whole"))
+
+    @lru_cache(maxsize=4)
+    def beside(split: str, indices: tuple[int, ...], seed: int) -> Score | None:
+        """Score of the environment's rules from the same starts, as if they were seeds."""
+        if not env.compared:
+            return None
+        cases = jnp.asarray(indices, jnp.int32)
+        key, whole = jax.random.key(seed), env.whole_score
+        records = by_rules(env.split_params(split), names=env.compared, case_indices=cases, key=key, whole=whole)
+        return score(env, split, jax.device_get(records), cache_dir)
 
     def evaluate(
         policy: Policy,
@@ -166,15 +159,29 @@ def make_evaluate(algorithm: Algorithm, env: Environment, cache_dir: Path | None
         seed: int,
         with_values: bool = False,
         cases: Sequence[int] | None = None,
+        whole: bool = False,
     ) -> Result:
         params = env.split_params(split)
         indices = choose_cases(env.num_cases(params), episodes) if cases is None else np.asarray(cases)
-        records = jax.device_get(
-            play(params, policy, jnp.asarray(indices, jnp.int32), jax.random.key(seed), with_values=with_values)
-        )
-        return Result(split, score(env, split, records, cache_dir), *_returns(algorithm, records), records)
+        options = {"with_values": with_values, "whole": whole or env.whole_score}
+        key = jax.random.key(seed)
+        records = jax.device_get(rollout(params, policy, jnp.asarray(indices, jnp.int32), key, **options))
+        reached = score(env, split, records, cache_dir)
+        # Cases that somebody names are looked at one by one, not scored against anybody.
+        rules = beside(split, tuple(indices.tolist()), seed) if cases is None else None
+        if rules is not None:
+            reached = _with_rules(reached, env.compared, rules)
+        return Result(split, reached, *_returns(algorithm, records), records)
 
     return evaluate
+
+
+def _with_rules(reached: Score, names: Sequence[str], rules: Score) -> Score:
+    """A policy's score with those of rules beside it; `detail["rules"]` is theirs, one value per rule in this order."""
+    detail = {**reached.detail, "rules": {"names": list(names), **rules.detail}}
+    return reached._replace(
+        baselines={**reached.baselines, **dict(zip(names, rules.policy, strict=True))}, detail=detail
+    )
 
 
 def choose_cases(available: int | None, wanted: int | None) -> np.ndarray:
@@ -260,13 +267,19 @@ def write_step_tables(
     step_name = env.report.step_name if env.report else "steps"
     tables = []
     for position, label in enumerate(labels):
-        active = result.records["active"][seed, position]
-        one = {k: v[seed, position][active] for k, v in result.records.items() if v.ndim == 3}
+        one = _one_episode(result.records, seed, position)
         columns = env.report.table(result.split, label, one, cache_dir) if env.report else {"label": label, **one}
-        tables.append(_rows(columns, int(active.sum())))
+        tables.append(_rows(columns, max(np.size(values) for values in columns.values())))
     for label, rows in zip(labels, tables, strict=True) if singly else ():
         _write_csv(directory / f"{step_name}_{suffix}_{label}.csv", rows)
     _write_csv(directory / f"{step_name}_{suffix}.csv", [row for rows in tables for row in rows])
+
+
+def _one_episode(records: Records, seed: int, position: int) -> dict[str, Any]:
+    """The steps of one episode [T, ...], without those after its end."""
+    active = records["active"][seed, position]
+    steps = {name: values for name, values in records.items() if name != "q_start"}
+    return jax.tree.map(lambda values: values[seed, position][active], steps)
 
 
 def _rows(columns: Mapping[str, Any], length: int) -> list[dict[str, Any]]:
@@ -323,9 +336,12 @@ def build(config: RunConfig, calibration: Mapping[str, Any] | None = None, env: 
         FileNotFoundError, DataError: from the environment's data.
     """
     env = build_env(config, calibration) if env is None else env
+    env = dataclasses.replace(env, reward_scale=config.reward_scale)
     algorithm_config = config.algorithm_config()
+    if config.reward_scale != 1 and getattr(algorithm_config, "critic_preview", False):
+        raise ConfigError("algo.critic_preview: previews are not scaled; set reward_scale to 1")
     module = algorithm_module(config)
-    algorithm = _user_input("algo", lambda: module.make(algorithm_config, env, env.default_params))
+    algorithm = user_input("algo", lambda: module.make(algorithm_config, env, env.default_params))
     return Run(config, env, algorithm)
 
 
@@ -334,10 +350,10 @@ def build_env(config: RunConfig, calibration: Mapping[str, Any] | None = None) -
     settings = config.env_settings()
     if calibration is not None:
         settings["calibration"] = calibration
-    return with_agent_axis(_user_input("env", lambda: envs_jax.make(config.env["name"], **settings)))
+    return with_agent_axis(user_input("env", lambda: envs_jax.make(config.env["name"], **settings)))
 
 
-def _user_input(section: str, make: Callable[[], Any]) -> Any:
+def user_input(section: str, make: Callable[[], Any]) -> Any:
     """`make()`, with a plain ValueError taken as a setting that does not fit; its own kinds pass unchanged."""
     try:
         return make()

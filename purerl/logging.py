@@ -111,7 +111,7 @@ class Epoch(NamedTuple):
     episode: int
     averages: dict[str, Averages]
     evaluation: dict[str, float | None]
-    """Keys of `EVALUATION_COLUMNS`, empty when this epoch was not evaluated."""
+    """`EVALUATION_COLUMNS` where this epoch was evaluated, and the streaks of the environment's milestones, if any."""
     timing: dict[str, float]
     env_steps_per_update: int
     gradient_steps_per_update: int
@@ -134,7 +134,7 @@ def _column(name: str) -> str:
 
 def _csv_row(epoch: Epoch) -> dict[str, Any]:
     metrics = dict(sorted(epoch.means().items(), key=lambda item: not item[0].startswith(EPISODE_PREFIX)))
-    evaluation = {name: epoch.evaluation.get(name) for name in EVALUATION_COLUMNS}
+    evaluation = dict.fromkeys(EVALUATION_COLUMNS) | dict(epoch.evaluation)
     return {**epoch.counters(), **{_column(k): v for k, v in metrics.items()}, **evaluation, **epoch.timing}
 
 

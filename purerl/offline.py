@@ -68,7 +68,7 @@ class Recorded:
     """A dataset in the environment (with an agent axis) that it has to fit."""
 
     def __init__(self, config: OfflineConfig, env: Environment, env_params: Any, policy: SoftPolicy):
-        self.config, self.policy = config, policy
+        self.config, self.policy, self.reward_scale = config, policy, env.reward_scale
         self.world = world_of(env, env_params)
 
     @cached_property
@@ -83,7 +83,7 @@ class Recorded:
         require_same(path, data.metadata.world, self.world)
         unit = self.policy.actions.unit if isinstance(self.policy.actions, Actions) else None
         with jax.ensure_compile_time_eval():  # arrays also when an update that is being traced asks first
-            return as_ring(data, self.config.sequence_length, unit)
+            return as_ring(data, self.config.sequence_length, unit, self.reward_scale)
 
     def read(self) -> None:
         _ = self.ring

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from purerl import sharding
 
@@ -19,10 +19,23 @@ class Schedule(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    type: Literal["constant", "step", "linear", "cosine"] = "constant"
+    type: Literal["constant", "step", "linear", "cosine", "piecewise"] = "constant"
     decay_factor: float = Field(0.5, gt=0, le=1, description="step: multiplied after every decay_env_steps")
     decay_env_steps: int = Field(10_000, gt=0)
     final_factor: float = Field(0.0, ge=0, le=1, description="linear, cosine: share left at the end")
+    points: list[tuple[float, float]] | None = Field(
+        None, description="piecewise: shares of training, rising, each with its factor; linear between them"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if (self.type == "piecewise") != (self.points is not None):
+            raise ValueError("points belong to type: piecewise, which needs them")
+        if self.points is not None:
+            shares = [share for share, _ in self.points]
+            if not shares or sorted(set(shares)) != shares or min(min(point) for point in self.points) < 0:
+                raise ValueError("points: shares of training must rise, and nothing be negative")
+        return self
 
     def factor(self, env_steps: jax.Array, total_env_steps: int) -> jax.Array:
         """Share of the base value after `env_steps` of training."""
@@ -36,6 +49,10 @@ class Schedule(BaseModel):
                 return 1.0 - (1.0 - self.final_factor) * done
             case "cosine":
                 return self.final_factor + (1 - self.final_factor) * 0.5 * (1 + jnp.cos(jnp.pi * done))
+            case "piecewise":
+                assert self.points is not None
+                shares, factors = zip(*self.points, strict=True)
+                return jnp.interp(done, jnp.array(shares), jnp.array(factors))
 
 
 def make_optimizer(name: OptimizerName, max_grad_norm: float, eps: float = 1e-8) -> optax.GradientTransformation:

@@ -138,7 +138,8 @@ def collect(
         gains = {"return": jnp.sum(reward, axis=1), **{name: info[source] for name, source in env.episode_sums.items()}}
         running = {name: total + gains[name] for name, total in worlds.running.items()}
         ended = {name: jnp.sum(jnp.where(done, total, 0.0)) for name, total in running.items()}
-        steps = Steps(worlds.obs, action, reward, terminated, truncated, final_obs, extra, before, after)
+        learned = reward if env.reward_scale == 1 else env.reward_scale * reward
+        steps = Steps(worlds.obs, action, learned, terminated, truncated, final_obs, extra, before, after)
         worlds = Worlds(
             state,
             obs,

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purerl import checkpoint, logging, sharding
+from purerl import checkpoint, logging, sharding, stopping
 from purerl.config import ConfigError, RunConfig, config_hash, first_difference, load_config
 from purerl.evaluation import (
     CALIBRATION,
@@ -193,20 +193,30 @@ class Memory:
     episodes: int = 0
     best_scores: list[float] | None = None
     """Best evaluation of every seed."""
-    best_mean: float | None = None
-    """Best mean over seeds: decides which checkpoint is the best."""
-    early_stop_best: float | None = None
-    evaluations_without_gain: int = 0
+    best_returns: list[float] | None = None
+    """Returns of those evaluations: they decide between equal scores."""
+    best_mean: tuple[float, float] | None = None
+    """Best mean score over seeds and its return: decides which checkpoint is the best."""
+    stops: stopping.Stops = dataclasses.field(default_factory=stopping.Stops)
     wall_clock_s: float = 0.0
 
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Memory":
+        values = {field.name: data[field.name] for field in dataclasses.fields(cls)}
+        mean = values["best_mean"]
+        return cls(**{**values, "best_mean": mean and tuple(mean), "stops": stopping.Stops.from_json(values["stops"])})
 
-def _merge_best(memory: Memory, best: Any, policy: Any, scores: list[float]) -> Any:
+
+def _merge_best(memory: Memory, best: Any, policy: Any, scores: list[float], returns: list[float]) -> Any:
     """Take over the policy of every seed that improved; returns the best policies."""
-    if memory.best_scores is None:
-        memory.best_scores = list(scores)
+    now = list(zip(scores, returns, strict=True))
+    if memory.best_scores is None or memory.best_returns is None:
+        memory.best_scores, memory.best_returns = list(scores), list(returns)
         return policy
-    improved = np.array([new > old for new, old in zip(scores, memory.best_scores, strict=True)])
-    memory.best_scores = [max(pair) for pair in zip(scores, memory.best_scores, strict=True)]
+    before = list(zip(memory.best_scores, memory.best_returns, strict=True))
+    improved = np.array([new > old for new, old in zip(now, before, strict=True)])
+    kept = [max(pair) for pair in zip(now, before, strict=True)]
+    memory.best_scores, memory.best_returns = [list(column) for column in zip(*kept, strict=True)]
     return jax.tree.map(lambda old, new: jnp.where(improved.reshape(-1, *[1] * (new.ndim - 1)), new, old), best, policy)
 
 
@@ -246,6 +256,7 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> int:
         return EXIT_OK
     logging.require_packages(config.logging)
     trained = build(config)
+    stopping.require_known(config.evaluation, trained.env)
     if trained.algorithm.read_data is not None:
         trained.algorithm.read_data()  # before anything is written
     plan = plan_of(trained.algorithm.num_updates, config.epochs)
@@ -344,7 +355,7 @@ class _Session:
         tree_like = {"state": like, "best_policy": jax.eval_shape(self.program.policy, like)}
         fill = not self.config.checkpointing.save_replay
         tree, meta = checkpoint.restore(self.checkpoints, tree_like, "latest", fill)
-        self.memory = Memory(**{field.name: meta[field.name] for field in dataclasses.fields(Memory)})
+        self.memory = Memory.from_json(meta)
         print(f"resumed after epoch {self.memory.epoch}")
         return self.program.place(tree["state"]), tree["best_policy"]
 
@@ -383,21 +394,24 @@ class _Session:
         log = logging.open_logs(self.run_dir, self.config, done, self._clock(done))
         display = logging.open_display(self.config, self.plan.epochs, done)
         try:
-            while self.memory.epoch < self.plan.epochs and not self._early_stop() and not stop_requested():
+            while self.memory.epoch < self.plan.epochs and self._stop_reason() is None and not stop_requested():
                 bad = self._epoch(chunk, log, display, stop_requested)
                 if bad:
                     return self._diverged(bad)
         finally:
             display.close()
             log.close()
-        if self.memory.epoch < self.plan.epochs and not self._early_stop():
+        if self.memory.epoch < self.plan.epochs and self._stop_reason() is None:
             if self.memory.epoch not in checkpoint.available(self.checkpoints):
                 self._save()
             self._write_metadata("interrupted")
             print(f"interrupted and saved after epoch {self.memory.epoch}; continue with --resume")
             return EXIT_OK
         self._finish()
-        self._write_metadata("early_stopped" if self.memory.epoch < self.plan.epochs else "finished")
+        stop = self._stop_reason() if self.memory.epoch < self.plan.epochs else None
+        if stop is not None:
+            print(f"stopped after epoch {self.memory.epoch}: {stop}")
+        self._write_metadata("finished" if stop is None else "early_stopped", stop_reason=stop or "all epochs done")
         return EXIT_OK
 
     def _epoch(self, chunk, log, display, stop_requested) -> logging.BadMetric | None:
@@ -412,9 +426,11 @@ class _Session:
             return bad
         self.memory.epoch += 1
         self.memory.episodes += round(float(episodes.sum(axis=0).mean()))
+        self._count_bands(averages, episodes)
         last = self.memory.epoch == self.plan.epochs
         settings = self.config.evaluation
         is_new_best, summary = self._evaluate() if last or self._due(settings.every_epochs) else (False, {})
+        summary |= self._streaks()
         if self._due(settings.quick_every_epochs):
             self._quick_evaluation()
         self.memory.wall_clock_s = self.wall_clock_before_s + time.monotonic() - self.started
@@ -422,7 +438,7 @@ class _Session:
         # Logs first: whatever a checkpoint contains has been logged, so resuming only ever has to cut logs back.
         log.write(record)
         due = self._due(self.config.checkpointing.every_epochs)
-        if due or is_new_best or last or stop_requested() or self._early_stop():
+        if due or is_new_best or last or stop_requested() or self._stop_reason() is not None:
             self._save(is_new_best)
         display.show(record)
         return None
@@ -471,40 +487,42 @@ class _Session:
         scores, summary = result.score.policy, result.summary()
         report = {"epoch": memory.epoch, **result.to_json()}
         write_json(self.run_dir / "eval" / f"epoch_{memory.epoch:06d}.json", report)
-        self._count_gain(summary)
+        memory.stops = stopping.after_evaluation(memory.stops, settings, summary, result.score.milestones)
         if not self.config.checkpointing.save_best:
             return False, summary
-        is_new_best = memory.best_mean is None or float(np.mean(scores)) > memory.best_mean
-        memory.best_mean = float(np.mean(scores)) if is_new_best else memory.best_mean
-        self.best_policy = _merge_best(memory, self.best_policy, policy, scores)
+        mean = float(np.mean(scores)), float(np.mean(result.returns))
+        is_new_best = memory.best_mean is None or mean > memory.best_mean
+        memory.best_mean = mean if is_new_best else memory.best_mean
+        self.best_policy = _merge_best(memory, self.best_policy, policy, scores, result.returns)
         self._write_policy("best", self.best_policy)
         return is_new_best, summary
 
-    def _count_gain(self, summary: dict[str, float | None]) -> None:
-        rule = self.config.evaluation.early_stop
-        if rule is None:
-            return
-        value = summary[f"eval_{rule.metric}"]
-        if value is None:
-            raise ConfigError(f"evaluation.early_stop.metric: {self.env.name} has no {rule.metric}; use score")
-        if self.memory.early_stop_best is None or value > self.memory.early_stop_best + rule.min_delta:
-            self.memory.early_stop_best, self.memory.evaluations_without_gain = value, 0
-        else:
-            self.memory.evaluations_without_gain += 1
+    def _count_bands(self, averages: dict[str, logging.Averages], episodes: np.ndarray) -> None:
+        rule = self.config.evaluation.bands
+        if rule is not None:
+            met = averages[f"{logging.EPISODE_PREFIX}{rule.metric}"].total
+            env_steps = self.algorithm.env_steps_per_update
+            self.memory.stops = stopping.after_updates(self.memory.stops, rule, met, episodes, env_steps)
 
-    def _early_stop(self) -> bool:
-        rule = self.config.evaluation.early_stop
-        return rule is not None and self.memory.evaluations_without_gain >= rule.patience
+    def _streaks(self) -> dict[str, float | None]:
+        """Columns of the log: the shortest streak over seeds, None before the first evaluation."""
+        reached = self.memory.stops.streaks
+        return {f"eval_{n}_streak": float(min(reached[n])) if n in reached else None for n in self.env.milestones}
+
+    def _stop_reason(self) -> str | None:
+        return stopping.reason(self.memory.stops, self.config.evaluation)
 
     def _quick_evaluation(self) -> None:
         """A few episodes of the evaluation split, step by step, as CSV."""
         settings = self.config.evaluation
-        labels = self._quick_cases(settings.split, settings.quick_dates)
-        result = self.evaluate(
-            self.program.policy(self.state), settings.split, None, settings.seed,
-            with_values=True, cases=list(labels.values()),
-        )  # fmt: skip
-        self._write_steps(result, list(labels), f"ep{self.memory.epoch:04d}", singly=True)
+        policy = self.program.policy(self.state)
+        self._write_few(policy, settings.split, settings.seed, f"ep{self.memory.epoch:04d}", singly=True)
+
+    def _write_few(self, policy: Any, split: str, seed: int, suffix: str, singly: bool) -> None:
+        labels = self._quick_cases(split, self.config.evaluation.quick_dates)
+        whole = self.env.report is not None and self.env.report.whole
+        result = self.evaluate(policy, split, None, seed, with_values=True, cases=list(labels.values()), whole=whole)
+        self._write_steps(result, list(labels), suffix, singly)
 
     def _quick_cases(self, split: str, names: list[str] | None) -> dict[str, int]:
         if self.env.report is not None:
@@ -520,17 +538,18 @@ class _Session:
 
     def _finish(self) -> None:
         """Policy bundles, the final score of the best policy, and the closing table."""
-        settings = self.config.evaluation
+        settings, split = self.config.evaluation, self.config.evaluation.final_split
         self._write_policy("final", self.program.policy(self.state))
+        policy = self.best_policy if self.config.checkpointing.save_best else self.program.policy(self.state)
         with self._timed("evaluation_s"):
-            result = self.evaluate(
-                self.best_policy if self.config.checkpointing.save_best else self.program.policy(self.state),
-                settings.final_split, settings.episodes, settings.final_seed, with_values=True,
-            )  # fmt: skip
+            result = self.evaluate(policy, split, settings.episodes, settings.final_seed, with_values=True)
         report = {"epoch": self.memory.epoch, **result.to_json(), "config_hash": config_hash(self.config)}
-        write_json(self.run_dir / "eval" / f"final_{settings.final_split}.json", report)
-        labels = [str(case) for case in result.records["case"][0, :, 0]]
-        self._write_steps(result, labels, f"final_{settings.final_split}", singly=False)
+        write_json(self.run_dir / "eval" / f"final_{split}.json", report)
+        if self.env.report is not None and self.env.report.whole:  # all episodes would be too much to write
+            self._write_few(policy, split, settings.final_seed, f"final_{split}", singly=False)
+        else:
+            labels = [str(case) for case in result.records["case"][0, :, 0]]
+            self._write_steps(result, labels, f"final_{split}", singly=False)
         self._draw()
         print_table(score_table(result, f"{self.config.algo['name']} on {self.env.name}"))
 
@@ -563,7 +582,7 @@ class _Session:
             skip = (lambda path: False) if settings.save_replay else _in_replay
             checkpoint.save(self.checkpoints, memory.epoch, tree, meta, skip)
             if is_new_best and memory.best_mean is not None:
-                checkpoint.mark_best(self.checkpoints, memory.epoch, memory.best_mean)
+                checkpoint.mark_best(self.checkpoints, memory.epoch, memory.best_mean[0])
             checkpoint.prune(self.checkpoints, settings.keep_periodic, settings.every_epochs)
         self._write_metadata("running")
 
@@ -591,6 +610,10 @@ class _Session:
             "updated": now(),
             "epoch": self.memory.epoch,
             "env_steps": self._env_steps(self.memory.epoch),
+            "episodes": self.memory.episodes,
+            "best_scores": self.memory.best_scores,
+            "best_returns": self.memory.best_returns,
+            "streaks": self.memory.stops.streaks,
             "wall_clock_s": round(self.wall_clock_before_s + time.monotonic() - self.started, 3),
             "session": session,
             **more,
@@ -608,6 +631,10 @@ def _metadata(config: RunConfig, plan: Plan, resumed_dir: Path | None) -> dict[s
     path = resumed_dir / "metadata.json" if resumed_dir else None
     earlier = json.loads(path.read_text()) if path and path.exists() else {}
     return {
+        "algorithm": config.algo["name"],
+        "environment": config.env["name"],
+        "seed": config.seed,
+        "num_seeds": config.num_seeds,
         "created": earlier.get("created", now()),
         "sessions": earlier.get("sessions", 0) + 1,
         "config_hash": config_hash(config),

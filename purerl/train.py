@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
 def command(argv: Sequence[str] | None) -> int:
     args = parser().parse_intermixed_args(argv)
     # Imported here so that --help and mistyped flags answer at once.
-    from purerl.config import ConfigError, load_config
+    from purerl.config import ConfigError, load_suite
 
     if args.resume and args.run_dir is None:
         raise ConfigError("--resume needs --run-dir: the directory of the run to continue")
@@ -39,12 +39,20 @@ def command(argv: Sequence[str] | None) -> int:
         raise ConfigError("--config FILE is missing")
     config_path = args.config or args.run_dir / "config.yaml"
     seed = [f"seed={args.seed}"] if args.seed is not None else []
-    config = load_config(config_path, [*args.overrides, *seed])
+    configs = load_suite(config_path, [*args.overrides, *seed])
 
     from purerl import runner
 
-    runner.select_device(config)
-    return runner.run(config, args.run_dir or default_run_dir(config_path), args.resume)
+    runner.select_device(configs[0])
+    run_dir = args.run_dir or default_run_dir(config_path)
+    if len(configs) == 1:
+        return runner.run(configs[0], run_dir, args.resume)
+    for config in configs:
+        member_dir = run_dir / config.env["name"].rpartition("/")[2]
+        code = runner.run(config, member_dir, resume=args.resume and member_dir.exists())
+        if code != runner.EXIT_OK or not runner.is_complete(member_dir):
+            return code
+    return runner.EXIT_OK
 
 
 def default_run_dir(config_path: Path) -> Path:

@@ -103,7 +103,7 @@ def test_the_algorithm_reads_back_the_resolved_section(minimal):
         ("sead=3", "override: unknown key 'sead'; did you mean 'seed'?"),
         ("env.limits.grid.poi_power_limit=3", "did you mean 'env.limits.grid.poi_power_limit_mw'?"),
         ("batch_sise=3", "did you mean 'algo.batch_size'?"),
-        ("algo.reward_scal=3", "did you mean 'env.reward_scale'?"),
+        ("algo.reward_scal=3", "did you mean 'reward_scale'?"),
         ("algo.tau=.nan", "algo.tau = nan: must be"),
         ("evaluation.patience=3", "did you mean 'evaluation.early_stop.patience'?"),
         ("algo.name=td4", "algo.name: unknown algorithm 'td4'; did you mean 'td3'?"),

@@ -161,18 +161,18 @@ def test_data_of_another_world_are_refused(tmp_path, changes, message):
 
 
 def test_a_ring_of_whole_items_is_the_data_in_units():
-    ring = dataset.as_ring(DATA, 4, np.array([2.0], np.float32))
+    ring = dataset.as_ring(DATA, 4, np.array([2.0], np.float32), 0.5)
     assert (int(ring.size), int(ring.cursor)) == (6, 0)
     np.testing.assert_array_equal(ring.data.obs, DATA.obs)
     np.testing.assert_allclose(2 * ring.data.action, DATA.action)
     np.testing.assert_array_equal(ring.data.alive, DATA.alive)
     batch = take(ring, sample_indices(ring, jax.random.key(0), (64,)))
-    assert {float(x) for x in batch.reward[0, :, 0]} == {float(x) for x in DATA.reward[0, :, 0]}, "all are drawn"
+    assert {float(2 * x) for x in batch.reward[0, :, 0]} == {float(x) for x in DATA.reward[0, :, 0]}, "all are drawn"
 
 
 def test_transitions_keep_what_belongs_together():
     data = CHOICES
-    ring = dataset.as_ring(data, 1, None)
+    ring = dataset.as_ring(data, 1, None, 1.0)
     assert int(ring.size) == 24
     for step, item in ((0, 0), (1, 4), (3, 5)):
         at = 6 * step + item
@@ -184,4 +184,4 @@ def test_transitions_keep_what_belongs_together():
 
 def test_items_of_another_length_are_refused():
     with pytest.raises(ConfigError, match="sequence_length 3: the dataset has items of 4 steps; use 1 or 4"):
-        dataset.as_ring(DATA, 3, None)
+        dataset.as_ring(DATA, 3, None, 1.0)
