@@ -17,22 +17,40 @@ __all__ = [
     "make",
     "registered_envs",
     "require_known_name",
+    "suites",
 ]
+
+_ATC = [
+    f"atc/{scenario}"
+    for scenario in (
+        "head_on", "parallel", "t_formation", "canonical_crossing", "converging", "chase_2x2", "chase_3p1",
+        "chase_4all", "merge_2x2", "merge_3p1", "merge_4all", "cross_2x2", "cross_3p1", "cross_4all", "generic",
+    )
+]  # fmt: skip
 
 registered_envs: dict[str, str] = {
     "bess": "envs_jax.bess.env:make",
+    **dict.fromkeys(_ATC, "envs_jax.atc.env:make"),
 }
-"""Name -> `module:factory`. Modules are imported when asked for, so that naming one environment costs only itself."""
+"""Name -> `module:factory`. Modules are imported when asked for, so that naming one environment costs only itself.
+
+What follows a slash in the name is the factory's first argument.
+"""
+
+suites: dict[str, tuple[str, ...]] = {"atc/all": tuple(_ATC[:5]), "atc/nine": tuple(_ATC[5:14])}
+"""Name -> environments that `purerl.train` trains on one after the other."""
 
 config_models: dict[str, str] = {
     "bess": "envs_jax.bess.config:BessConfig",
+    **dict.fromkeys(_ATC, "envs_jax.atc.config:AtcConfig"),
 }
 """Name -> `module:class` of the pydantic model of the factory's keywords, for those that have one."""
 
 figure_functions: dict[str, str] = {
     "bess": "envs_jax.bess.plots:figures",
+    **dict.fromkeys(_ATC, "envs_jax.atc.plots:figures"),
 }
-"""Name -> `module:function`, `(final report, step table) -> {file name: figure}`, for those that have figures."""
+"""Name -> `module:function`, `(envs_jax.episodes.Material) -> {file name: figure or animation}`, where there is one."""
 
 GYMNAX_PREFIX = "gymnax:"
 
@@ -49,7 +67,8 @@ def make(name: str, **settings: Any) -> "Environment":
     if name.startswith(GYMNAX_PREFIX):
         adapters = importlib.import_module("envs_jax.adapters")
         return adapters.gymnax_env(name.removeprefix(GYMNAX_PREFIX), **settings)
-    return _load(registered_envs[name])(**settings)
+    _, slash, scenario = name.partition("/")
+    return _load(registered_envs[name])(*[scenario] * bool(slash), **settings)
 
 
 def require_known_name(name: str) -> None:

@@ -1,11 +1,12 @@
-"""Figures of runs: learning curve, losses and critic diagnostics, comparison of runs.
+"""Figures of runs: learning curve, losses and critic diagnostics, comparison of runs, sweeps, other conditions.
 
 Figures of an environment's own subject come from its `figures` function. Everything is drawn from the files of a run
 directory, so figures can be made again at any time.
 """
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,18 @@ matplotlib.use("Agg")  # files only: no window system is needed
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.animation import Animation
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
 from purerl.config import ConfigError
 from purerl.logging import CSV_NAME
 from purerl.statistics import interquartile_mean
 
-DPI = 120
+DPI, GIF_DPI = 120, 80
 POLICY_COLOR, BOUND_COLOR = "tab:blue", "black"
 BASELINE_COLORS = ("tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:olive", "tab:cyan")
 
@@ -58,7 +62,8 @@ def training_figures(run_dir: Path) -> dict[str, Figure]:
     figures = {"losses": losses_figure(progress)}
     if evaluations:
         figures["learning_curve"] = learning_curve_figure(evaluations, progress)
-    return figures
+    episodes = episodes_figure(progress, evaluations[-1]["unit"] if evaluations else None)
+    return figures if episodes is None else {**figures, "episodes": episodes}
 
 
 def clock_of(progress: pd.DataFrame) -> tuple[str, str]:
@@ -138,6 +143,58 @@ def losses_figure(progress: pd.DataFrame) -> Figure:
         if len(names) > 1:
             ax.legend(fontsize=8)
     return figure
+
+
+SHARES = {"success": "success", "conflict_free": "conflict free", "reached_ratio": "arrived"}
+"""Columns of training episodes that are shares, and what they are called."""
+SHARE_STYLES = (("#0072B2", "-"), ("#009E73", "--"), ("#B59B00", ":"))
+
+
+def episodes_figure(progress: pd.DataFrame, unit: str | None) -> Figure | None:
+    """Shares of training episodes over steps, and how many evaluations in a row met an aim; None where neither is
+    logged.
+
+    Args:
+        unit: of the score of evaluations; one of the shares is drawn beside them.
+    """
+    shares = [name for name in SHARES if name in progress and progress[name].notna().any()]
+    streaks = [name for name in progress if _streak_of(name) and progress[name].notna().any()]
+    rows = [kind for kind in (shares, streaks) if kind]
+    if not rows:
+        return None
+    clock, steps_name = clock_of(progress)
+    figure, axes = plt.subplots(
+        len(rows), 1, figsize=(8, 2.2 + 1.6 * len(rows)), layout="constrained", sharex=True, squeeze=False,
+        height_ratios=[5, 3][-len(rows) :],
+    )  # fmt: skip
+    for ax, names in zip(axes[:, 0], rows, strict=True):
+        for name, (color, line) in zip(names, SHARE_STYLES * 3, strict=False):
+            known = progress[[clock, name]].dropna()
+            if names is shares:
+                ax.plot(known[clock], known[name], color=color, ls=line, lw=1.8, label=SHARES[name])
+            else:
+                ax.step(known[clock], known[name], where="post", color=color, ls=line, lw=1.8, marker="o", ms=3.5,
+                        label=_streak_of(name))  # fmt: skip
+        ax.grid(alpha=0.3)
+    if shares:
+        scored = progress[[clock, "eval_score"]].dropna()
+        if unit in shares and len(scored):
+            axes[0, 0].plot(scored[clock], scored["eval_score"], "o", color="black", ms=4,
+                            label=f"{SHARES[unit]}, evaluation")  # fmt: skip
+        axes[0, 0].set(ylabel="share of episodes", ylim=(-0.03, 1.03), title="Episodes during training")
+    if streaks:
+        axes[-1, 0].set(ylabel="evaluations in a row", ylim=(0, None))
+        axes[-1, 0].yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[-1, 0].set_xlabel(steps_name)
+    for ax in axes[:, 0]:
+        ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    return figure
+
+
+def _streak_of(column: str) -> str | None:
+    """What the evaluations of a streak's column met; None for other columns."""
+    found = re.fullmatch("eval_(.*)_streak", column)
+    return found[1].replace("_", " ") if found else None
 
 
 def compare_figure(run_dirs: Sequence[Path]) -> Figure:
@@ -411,11 +468,124 @@ def _short_name(key: str) -> str:
     return key.rpartition(".")[2]
 
 
-def save_figures(figures: dict[str, Figure], directory: Path) -> list[Path]:
-    """Write `<name>.png` for each figure and close them."""
+# Other conditions
+
+PANELS_ACROSS = 4
+PLACES_UP_TO = 5
+"""Sizes that are named one by one on their axis."""
+AXIS_COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:red")
+
+
+def shift_figure(rows: pd.DataFrame, column: str) -> Figure:
+    """A number over the size of shifts, a panel for each kind.
+
+    Lines are means over who is shifted with a band from the least to the largest, dashed where all are at once; the
+    grey line is the unshifted case. Axes with fewer sizes than others are points.
+
+    Args:
+        rows: of `purerl.deployment.play_shifts`.
+    """
+    kinds = [kind for kind in dict.fromkeys(rows["kind"]) if kind != "none"]
+    across = max(1, min(len(kinds), PANELS_ACROSS))
+    down = max(1, -(-len(kinds) // across))
+    figure, axes = plt.subplots(
+        down, across, figsize=(3.4 * across + 0.6, 2.7 * down + 0.4), layout="constrained", squeeze=False, sharey=True
+    )
+    for ax in axes.flat[len(kinds) :]:
+        ax.set_axis_off()
+    for ax, kind in zip(axes.flat, kinds, strict=False):
+        own = rows[rows["kind"] == kind]
+        unshifted = float((own[column] - own[f"{column}_change"]).iloc[0])
+        ax.axhline(unshifted, color="grey", lw=1, zorder=1)
+        if own["size"].isna().all():
+            _choices(ax, own, column)
+        else:
+            _sizes(ax, own, column, unshifted)
+        unit = own["unit"].iloc[0]
+        ax.set_title(f"{kind} [{unit}]" if unit else kind, fontsize=10)
+        ax.tick_params(labelsize=8)
+        ax.grid(alpha=0.3)
+    for row in axes:
+        row[0].set_ylabel(column)
+    figure.suptitle(f"{column} under shifts: mean and range over one shifted, dashed: all shifted", fontsize=11)
+    return figure
+
+
+def _sizes(ax: Axes, own: pd.DataFrame, column: str, unshifted: float) -> None:
+    sizes = own.groupby("axis", sort=False)["size"].nunique()
+    for (axis, part), color in zip(own.groupby("axis", sort=False), AXIS_COLORS, strict=False):
+        alone, few = part["who"].nunique() == 1, sizes[axis] < sizes.max()
+        for together, one in part.groupby(part["who"] == "all"):
+            hollow = together and not alone
+            spread = one.groupby("size")[column].agg(["mean", "min", "max"])
+            if not few:
+                spread.loc[0.0] = unshifted
+                spread = spread.sort_index()
+                ax.fill_between(spread.index, spread["min"], spread["max"], color=color, alpha=0.15, lw=0)
+            ax.plot(
+                spread.index, spread["mean"], "o", ls="" if few else "--" if hollow else "-", color=color, lw=1.4,
+                ms=4 if few else 3, mfc="none" if hollow else color, label=None if hollow else axis,
+            )  # fmt: skip
+    if len(sizes) > 1:
+        ax.legend(fontsize=7)
+    places = sorted({0.0, *own["size"]})
+    if len(places) <= PLACES_UP_TO:
+        ax.set_xticks(places, [_value(place) for place in places])
+
+
+def _choices(ax: Axes, own: pd.DataFrame, column: str) -> None:
+    names = list(dict.fromkeys(own["axis"]))
+    for place, name in enumerate(names):
+        part = own[own["axis"] == name]
+        one, together = part.loc[part["who"] != "all", column], part.loc[part["who"] == "all", column]
+        ax.plot([place] * len(one), one, "o", color=AXIS_COLORS[0], ms=4, label="one" if place == 0 else None)
+        ax.plot([place] * len(together), together, "D", color=AXIS_COLORS[1], ms=5, mfc="none",
+                label="all" if place == 0 else None)  # fmt: skip
+    ax.set_xticks(range(len(names)), names)
+    ax.margins(x=0.2)
+    ax.legend(fontsize=7)
+
+
+def matrix_figure(matrices: Mapping[str, pd.DataFrame], trained_on: Mapping[str, str | None]) -> Figure:
+    """Heat maps of pilots x scenarios with their numbers; framed where a pilot flies what it was trained on.
+
+    Args:
+        matrices: number -> its table.
+        trained_on: pilot -> scenario, None for rules.
+    """
+    down, (pilots, scenarios) = len(matrices), next(iter(matrices.values())).shape
+    figure, axes = plt.subplots(
+        down, 1, figsize=(2.6 + 0.72 * scenarios, 0.5 + down * (0.55 + 0.34 * pilots)), layout="constrained",
+        squeeze=False, sharex=True,
+    )  # fmt: skip
+    for ax, (name, matrix) in zip(axes[:, 0], matrices.items(), strict=True):
+        image = ax.imshow(matrix, aspect="auto", cmap="viridis")
+        low, high = image.get_clim()
+        for (row, column), value in np.ndenumerate(matrix.to_numpy()):
+            dark = value - low < 0.6 * (high - low)
+            ax.text(column, row, f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}", ha="center", va="center",
+                    fontsize=8, color="white" if dark else "black")  # fmt: skip
+            if trained_on[matrix.index[row]] == matrix.columns[column]:
+                ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec="tab:red", lw=2, zorder=3))
+        ax.set_yticks(range(pilots), matrix.index, fontsize=8)
+        ax.tick_params(length=0)
+        runs = sum(trained_on[pilot] is not None for pilot in matrix.index)
+        ax.axhline(runs - 0.5, color="white", lw=3)
+        ax.set_title(name, fontsize=10)
+        figure.colorbar(image, ax=ax, pad=0.01).ax.tick_params(labelsize=7)
+    ax.set_xticks(range(scenarios), matrix.columns, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
+    return figure
+
+
+def save_figures(figures: Mapping[str, Figure | Animation], directory: Path) -> list[Path]:
+    """Write `<name>.png` for each figure and `<name>.gif` for each animation, and close them."""
     directory.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, figure in figures.items():
+        if isinstance(figure, Animation):
+            paths.append(directory / f"{name}.gif")
+            figure.save(paths[-1], writer="pillow", dpi=GIF_DPI)
+            continue
         paths.append(directory / f"{name}.png")
         figure.savefig(paths[-1], dpi=DPI)
         plt.close(figure)

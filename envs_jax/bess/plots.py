@@ -3,7 +3,6 @@
 They are drawn from the final report of a run and its hourly table (columns of `report.hourly_table`).
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -13,12 +12,14 @@ from matplotlib.figure import Figure
 
 from envs_jax.bess.params import HOURS
 from envs_jax.bess.report import SEASONS
+from envs_jax.episodes import Material
 
 POLICY, OPTIMUM, PRICE, PV, CONTENT = "tab:blue", "black", "tab:red", "goldenrod", "tab:green"
 
 
-def figures(report: Mapping[str, Any], hourly: pd.DataFrame) -> dict[str, Figure]:
+def figures(material: Material) -> dict[str, Figure]:
     """All figures by file name."""
+    report, hourly = material.report, material.steps
     drawn = {
         "days_by_season": days_figure(hourly),
         "dispatch_by_hour_and_price": dispatch_figure(hourly),

@@ -1,0 +1,346 @@
+"""Where episodes start: a scenario's starts with jitter, and random traffic.
+
+Pure functions of random words, with the batch last: words [W, B], aircraft [N, B]. Reading order: words and uniform
+numbers, `jittered`, the families of random scenes, and `generator`, which picks one, removes starts that are too close,
+turns the scene and shuffles the aircraft.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import reduce
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs_jax.atc import geometry
+from envs_jax.atc.kinematics import DEG, cos_latitude, fast_tas_of_cas
+from envs_jax.atc.params import FAR_NM, KNOT_MS, NM_M, AtcParams, Start
+from envs_jax.atc.scenarios import FIVE_AT, Agent, Scenario
+
+if TYPE_CHECKING:
+    from envs_jax.atc.config import TrafficConfig
+
+TRIES = 8
+JITTER_WORDS = TRIES + 1
+"""Random words of each aircraft: a position for every try, one for heading and speed."""
+MARGIN_NM = 1.0
+"""Jittered starts are this much farther apart than the separation."""
+CANDIDATES = 4
+"""Tries to place an aircraft of a crossing scene."""
+
+
+def expanded(seed, count: int):
+    """`count` words [count, B] of two [2, B]: numbers 1, 2, ... times the golden ratio, mixed as in MurmurHash3.
+
+    A start is drawn at every step of every airspace, used or not, and takes tens of words: as many calls of the
+    generator of keys took a third of the step's time.
+    """
+    number = (jnp.arange(1, count + 1, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9))[:, None]
+    return _mixed(_mixed(number + seed[0]) ^ seed[1])
+
+
+def _mixed(word):
+    word = (word ^ (word >> 16)) * jnp.uint32(0x85EBCA6B)
+    word = (word ^ (word >> 13)) * jnp.uint32(0xC2B2AE35)
+    return word ^ (word >> 16)
+
+
+def uniform_01(words):
+    """32-bit words as floats in [0, 1)."""
+    return (words >> 8).astype(jnp.result_type(float)) * 2**-24
+
+
+def _halves(words):
+    """The two halves of each word as floats in (-1, 1)."""
+
+    def centred(half):
+        return (half.astype(jnp.result_type(float)) + 0.5) * 2**-15 - 1
+
+    return centred(words >> 16), centred(words & 0xFFFF)
+
+
+def jittered(words, params: AtcParams) -> Start:
+    """The scenario's start, moved within its jitter so that all starts keep the separation and a mile more.
+
+    The first of eight draws that does; the nominal positions where none does.
+
+    Args:
+        words: uint32 [9 N, B].
+    """
+    start, jitter = params.start, params.jitter
+    n = start.dlat.shape[0]
+    north, east = _halves(words[: TRIES * n].reshape(TRIES, n, -1))
+    turn, faster = _halves(words[TRIES * n :])
+    cos, sin = jnp.cos(DEG * params.lat), jnp.sin(DEG * params.lat)
+    per_nm = 1 / geometry.NM_PER_DEG
+    dlat = start.dlat + jitter.position_nm * per_nm * north
+    dlon = start.dlon + jitter.position_nm * per_nm * east / cos_latitude(cos, sin, start.dlat)
+    limit, clear = params.limits.separation_nm + MARGIN_NM, []
+    pairs = zip(geometry.partners(dlat), geometry.partners(dlon), geometry.both(start.present), strict=True)
+    for there_lat, there_lon, both in pairs:
+        to = geometry.flat(dlat, dlon, there_lat, there_lon, lambda x: cos_latitude(cos, sin, x))
+        clear.append(jnp.where(both, to[0] * to[0] + to[1] * to[1], FAR_NM**2))
+    # Over the aircraft row by row: a reduction over two axes with another between them is slow on CPUs.
+    nearest = reduce(jnp.minimum, [pair[:, i] for pair in clear for i in range(n)])
+    apart = nearest >= limit * limit
+    # The first one that is; the nominal start stands at the end of the row.
+    apart = jnp.concatenate([apart, jnp.ones_like(apart[:1])])
+    chosen = (apart & (jnp.cumsum(apart, axis=0) == 1))[:, None]
+
+    def pick(tries, nominal):
+        row = jnp.concatenate([tries, jnp.broadcast_to(nominal, tries[:1].shape)])
+        return jnp.sum(jnp.where(chosen, row, 0.0), axis=0)
+
+    at_lat, at_lon = pick(dlat, start.dlat), pick(dlon, start.dlon)
+    cas = start.cas + jitter.speed_kt * KNOT_MS * faster
+    return dataclasses.replace(
+        start,
+        dlat=at_lat,
+        dlon=at_lon,
+        hdg=(start.hdg + jitter.heading_deg * turn) % 360.0,
+        cas=jnp.clip(cas, params.performance.cas_min_ms, params.performance.cas_max_ms),
+    )
+
+
+# Random traffic
+
+
+class Scene(NamedTuple):
+    """Aircraft of one scene in its own axes, [N, B]; NM, deg, kt CAS."""
+
+    north: jax.Array
+    east: jax.Array
+    hdg: jax.Array
+    cas_kt: jax.Array
+    goal_north: jax.Array
+    goal_east: jax.Array
+
+
+class Generator(NamedTuple):
+    """Random traffic."""
+
+    words: int
+    draw: Callable[[jax.Array, AtcParams], Start]
+    """`(words [W, B], params) -> Start [N, B]`."""
+
+
+class _Numbers:
+    """Uniform numbers handed out in order: of the scene [B] and of each aircraft [N, B]."""
+
+    def __init__(self, words, n: int):
+        self.left, self.n = uniform_01(words), n
+
+    def scene(self, low=0.0, high=1.0):
+        value, self.left = self.left[0], self.left[1:]
+        return low + (high - low) * value
+
+    def each(self, low=0.0, high=1.0):
+        value, self.left = self.left[: self.n], self.left[self.n :]
+        return low + (high - low) * value
+
+
+SCENE_NUMBERS, EACH_NUMBERS = 6, 5
+"""Numbers that every family may use."""
+
+
+def _course(north, east, goal_north, goal_east):
+    return jnp.arctan2(goal_east - east, goal_north - north) / DEG
+
+
+def _unit(deg):
+    return jnp.cos(DEG * deg), jnp.sin(DEG * deg)
+
+
+def _speed(config: "TrafficConfig", u):
+    return 250.0 + config.speed_spread_kt * (2 * u - 1)
+
+
+def _circle(config: "TrafficConfig", u: _Numbers, index, count) -> Scene:
+    """Around a circle, each to the opposite point."""
+    place = 360.0 / count * (index + u.each(-0.25, 0.25))
+    cos, sin = _unit(place)
+    radius = config.circle_radius_nm + u.each(-2.0, 2.0)
+    north, east = radius * cos, radius * sin
+    return Scene(north, east, place + 180.0, _speed(config, u.each()), -north, -east)
+
+
+def _merge(config: "TrafficConfig", u: _Numbers, index, count) -> Scene:
+    """Courses some degrees apart into one waypoint, or from both sides into two."""
+    two = u.scene() < 0.5
+    side = jnp.where(two, index % 2, 0.0)
+    rank, size = jnp.where(two, index // 2, index), jnp.where(two, (count + 1) // 2, count)
+    distance = u.scene(20.0, 50.0)
+    # Neighbours start as far apart as they must, up to twice that, and come from one side.
+    apart = jnp.minimum(u.scene(1.2, 2.0) * config.min_start_nm / (DEG * distance), jnp.where(two, 150.0, 300.0) / size)
+    course = apart * (rank - (size - 1) / 2) + 180.0 * side
+    distance = distance + u.each(-2.0, 2.0)
+    goal_north, goal_east = u.scene(-5.0, 5.0) * side, jnp.where(two, 15.0 * (2 * side - 1), 0.0)
+    cos, sin = _unit(course)
+    north, east = goal_north - distance * cos, goal_east - distance * sin
+    return Scene(north, east, course, _speed(config, u.each()), goal_north, goal_east)
+
+
+def _chase(config: "TrafficConfig", u: _Numbers, index, count) -> Scene:
+    """In trail on one track or on two; those behind may be faster."""
+    two = u.scene() < 0.5
+    track, rank = jnp.where(two, index % 2, 0.0), jnp.where(two, index // 2, index)
+    gap = u.scene(1.1, 1.5) * config.min_start_nm
+    lane = jnp.where(two, 2 * config.min_start_nm * (track - 0.5), 0.0)
+    north = gap * rank - 20.0 + u.each(-0.05, 0.05) * config.min_start_nm
+    east = lane + u.each(-0.5, 0.5)
+    faster = jnp.maximum((count - 1) / 2 - rank, -1.0) * u.scene(0.0, 0.5)
+    cas = 250.0 + config.speed_spread_kt * jnp.clip(faster + u.each(-0.5, 0.5), -1.0, 1.0)
+    goal_north = jnp.maximum(gap * count - 20.0, 0.0) + 14.0 + 0 * north
+    return Scene(north, east, 0 * north, cas, goal_north, lane + 0 * north)
+
+
+def _converging(config: "TrafficConfig", u: _Numbers, index, count) -> Scene:
+    """Waypoints close to the centre, reached from all sides at much the same time."""
+    goal_cos, goal_sin = _unit(360.0 / count * (index + u.each(-0.3, 0.3)))
+    goal_far = u.each(2.0, 4.5)
+    goal_north, goal_east = goal_far * goal_cos, goal_far * goal_sin
+    course = 360.0 / count * (index * jnp.where(u.scene() < 0.5, 1.0, -1.0) + u.each(-0.3, 0.3)) + u.scene(0.0, 360.0)
+    distance = u.scene(11.0, 22.0) + u.each(-1.5, 1.5)
+    cos, sin = _unit(course)
+    cas = _speed(config, 0.5 + 0 * course)
+    return Scene(goal_north - distance * cos, goal_east - distance * sin, course, cas, goal_north, goal_east)
+
+
+def _uniform(config: "TrafficConfig", u: _Numbers, index, count) -> Scene:
+    """Anywhere in a square, across the middle to the other side."""
+    half = config.square_nm / 2
+    north, east = u.each(-half, half), u.each(-half, half)
+    toward = _course(north, east, u.each(-half, half) / 2, u.each(-half, half) / 2)
+    cos, sin = _unit(toward)
+    length = u.scene(20.0, 40.0)
+    cas = _speed(config, u.each())
+    return Scene(north, east, toward, cas, north + length * cos, east + length * sin)
+
+
+def _crossing(config: "TrafficConfig", u: _Numbers, index, count) -> Scene:
+    """Each aircraft in conflict with a random earlier one: angle, miss distance, its side, time of the loss are drawn.
+
+    The first of four draws whose start is far enough from all others; else the last, which the caller drops.
+    """
+    n, radius = index.shape[0], 5.0
+    first = u.each(), u.each()
+    rows: list[tuple[jax.Array, ...]] = []
+    for i in range(n):
+        cas = _speed(config, first[0][i])
+        speed = fast_tas_of_cas(cas * KNOT_MS) / NM_M
+        if i == 0:
+            zero = 0 * cas
+            rows.append((zero, zero, zero, cas, speed, 350.0 + 100.0 * first[1][0]))
+            continue
+        best: tuple[jax.Array, ...] | None = None
+        found = None
+        for _ in range(CANDIDATES):
+            other = jnp.floor(u.scene() * jnp.minimum(float(i), jnp.maximum(count - 1.0, 1.0)))
+            chosen = [sum(jnp.where(other == j, rows[j][c], 0.0) for j in range(i)) for c in (0, 1, 2, 4)]
+            north_o, east_o, track_o, speed_o = chosen
+            track = track_o + u.scene(30.0, 330.0)
+            miss, time = u.scene(-radius, radius), u.scene(100.0, 300.0)
+            (cos_o, sin_o), (cos, sin) = _unit(track_o), _unit(track)
+            closing_n, closing_e = speed_o * cos_o - speed * cos, speed_o * sin_o - speed * sin
+            along = time * jnp.sqrt(closing_n**2 + closing_e**2) + jnp.sqrt(radius**2 - miss**2)
+            scale = 1 / jnp.maximum(jnp.sqrt(closing_n**2 + closing_e**2), 1e-6)
+            unit_n, unit_e = closing_n * scale, closing_e * scale
+            north, east = north_o + along * unit_n - miss * unit_e, east_o + along * unit_e + miss * unit_n
+            clear = jnp.asarray(True)
+            for row in rows:
+                clear = clear & ((row[0] - north) ** 2 + (row[1] - east) ** 2 >= config.min_start_nm**2)
+            this = north, east, track, cas, speed, time + 60.0 + 120.0 * first[1][i]
+            if best is None or found is None:
+                best, found = this, clear
+            else:
+                best = tuple(jnp.where(found, old, new) for old, new in zip(best, this, strict=True))
+                found = found | clear
+        assert best is not None
+        rows.append(best)
+    north, east, track, cas, speed, flight_s = (jnp.stack(column) for column in zip(*rows, strict=True))
+    cos, sin = _unit(track)
+    length = speed * flight_s
+    # The scene is built around its first aircraft, which passes the middle half way.
+    middle_n, middle_e = 0.5 * length[0] * cos[0], 0.5 * length[0] * sin[0]
+    north, east = north - middle_n, east - middle_e
+    return Scene(north, east, track, cas, north + length * cos, east + length * sin)
+
+
+_FAMILIES: dict[str, Callable[..., Scene]] = {
+    "circle": _circle,
+    "crossing": _crossing,
+    "merge": _merge,
+    "chase": _chase,
+    "converging": _converging,
+    "uniform": _uniform,
+}
+
+
+def generator(config: "TrafficConfig", n: int) -> Generator:
+    """Random traffic of `config.max_aircraft` aircraft at most, in arrays of `n`."""
+    names = [name for name, weight in config.families.items() if weight > 0]
+    weights = np.array([config.families[name] for name in names])
+    edges = np.cumsum(weights / weights.sum())[:-1]
+    numbers = SCENE_NUMBERS + EACH_NUMBERS * n + 4 * CANDIDATES * (n - 1)
+    common = 3 + 2 * n
+
+    def draw(words, params: AtcParams) -> Start:
+        shared = _Numbers(words[:common], n)
+        kind, number, rotation = shared.scene(), shared.scene(), shared.scene(0.0, 360.0)
+        count = config.min_aircraft + jnp.floor(number * (config.max_aircraft - config.min_aircraft + 1))
+        index = jnp.arange(n, dtype=count.dtype)[:, None] + 0 * count
+        family = sum(((kind >= edge).astype(jnp.int32) for edge in edges), jnp.zeros_like(kind, jnp.int32))
+        # Families share their numbers: one scene is made of them.
+        scenes = [_FAMILIES[name](config, _Numbers(words[common:], n), index, count) for name in names]
+        scene = scenes[0]
+        for k, other in enumerate(scenes[1:], start=1):
+            scene = jax.tree.map(lambda a, b, k=k: jnp.where(family == k, b, a), scene, other)
+        cos, sin = _unit(rotation)
+        per_nm = 1 / geometry.NM_PER_DEG
+        cos_centre, sin_centre = _unit(params.lat)
+
+        def cos_at(dlat):
+            return cos_latitude(cos_centre, sin_centre, dlat)
+
+        def offsets(north, east):
+            dlat = per_nm * (north * cos - east * sin)
+            return dlat, per_nm * (north * sin + east * cos) / cos_at(dlat)
+
+        dlat, dlon = offsets(scene.north, scene.east)
+        goal_dlat, goal_dlon = offsets(scene.goal_north, scene.goal_east)
+        start = Start(
+            dlat=dlat,
+            dlon=dlon,
+            hdg=(scene.hdg + shared.each(-10.0, 10.0) + rotation) % 360.0,
+            cas=scene.cas_kt * KNOT_MS,
+            goal_dlat=goal_dlat,
+            goal_dlon=goal_dlon,
+            present=_far_enough(dlat, dlon, (index < count) & params.start.present, config.min_start_nm, cos_at),
+        )
+        order = jnp.argsort(shared.each(), axis=0)
+        start = jax.tree.map(lambda x: jnp.take_along_axis(x, order, axis=0), start)
+        able = params.performance
+        return dataclasses.replace(start, cas=jnp.clip(start.cas, able.cas_min_ms, able.cas_max_ms))
+
+    return Generator(common + numbers, draw)
+
+
+def _far_enough(dlat, dlon, wanted, limit_nm: float, cos_at):
+    """Aircraft that stay when those closer than the limit to an earlier one are dropped, [N, B]."""
+    stay: list[jax.Array] = []
+    for i in range(dlat.shape[0]):
+        here = wanted[i]
+        for j, other in enumerate(stay):
+            north, east = geometry.flat(dlat[i], dlon[i], dlat[j], dlon[j], cos_at)
+            here = here & ((north * north + east * east >= limit_nm**2) | ~other)
+        stay.append(here)
+    return jnp.stack(stay)
+
+
+def placeholder(max_aircraft: int, steps: int | None) -> Scenario:
+    """Shapes of random traffic as a scenario; its starts are never flown."""
+    lat, lon = FIVE_AT
+    agents = tuple(Agent(f"A{i + 1}", lat, lon, 0.0, lat, lon) for i in range(max_aircraft))
+    return Scenario("generic", lat, lon, agents, steps or 150)
