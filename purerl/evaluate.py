@@ -1,4 +1,5 @@
-"""`python -m purerl.evaluate`: score the policy of a run against its environment's baselines and bound."""
+"""`python -m purerl.evaluate`: score the policy of a run against its environment's baselines and bound, and test it
+under shifts of its scenario or in others."""
 
 import argparse
 import sys
@@ -8,14 +9,25 @@ from typing import Any
 
 from purerl.cli import Parser, checkpoint_name, run_command
 
-DESCRIPTION = """Score a trained policy: greedy, with fixed seeds, against the environment's baselines and bound."""
+DESCRIPTION = """Score a trained policy: greedy, with fixed seeds, against the environment's baselines and bound.
+
+With --shift it is played under changed conditions instead, with --scenarios in other scenarios, there beside other
+runs and the rules of its world. Tables and figures of these go to eval/ and plots/ of the (first) run."""
 
 ALL_DAYS = "0001-01-01..9999-12-31"
 
 
 def parser() -> argparse.ArgumentParser:
     parser = Parser("python -m purerl.evaluate", DESCRIPTION)
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="directory of a run")
+    parser.add_argument(
+        "--run", nargs="+", required=True, metavar="DIR", help="directory of a run; with --scenarios several"
+    )
+    parser.add_argument(
+        "--shift", nargs="*", metavar="KIND", help="play shifts of these kinds (none named: all) with 64 episodes each"
+    )
+    parser.add_argument(
+        "--scenarios", nargs="+", metavar="NAME", help="play every run in these scenarios, or collections of them"
+    )
     parser.add_argument(
         "--checkpoint", type=checkpoint_name, default="best", metavar="best|latest|EPOCH",
         help="which policy (default: best, of every seed the best by its own evaluations)",
@@ -30,37 +42,103 @@ def parser() -> argparse.ArgumentParser:
 
 
 def command(argv: Sequence[str] | None) -> int:
-    args = parser().parse_intermixed_args(argv)
+    args = _sorted_out(parser().parse_intermixed_args(argv))
     # Imported here so that --help and mistyped flags answer at once.
-    from purerl import evaluation, runner
-    from purerl.config import ConfigError, config_hash, load_config
+    from purerl import runner
+    from purerl.config import ConfigError, load_config
 
     if args.episodes is not None and args.episodes < 1:
         raise ConfigError(f"--episodes {args.episodes}: must be at least 1")
-    trained = args.run / "config.yaml"
-    if not trained.exists():
-        raise FileNotFoundError(f"{args.run}: not a run directory (no config.yaml)")
-    runner.select_device(load_config(trained))
-    run = evaluation.open_run(args.run, _overrides(args, load_config(trained).env_settings()))
-    settings = run.config.evaluation
-    split = args.split or settings.final_split
-    if run.env.splits and split not in run.env.splits:
-        raise ConfigError(f"--split {split}: {run.env.name} has {', '.join(run.env.splits)}")
-    policy, meta = evaluation.read_policy(args.run, run, args.checkpoint)
-    evaluate = evaluation.make_evaluate(run.algorithm, run.env, args.run / "eval" / "bounds")
-    result = evaluate(policy, split, args.episodes or settings.episodes, settings.final_seed)
-    evaluation.print_table(evaluation.score_table(result, f"{args.run}, checkpoint {args.checkpoint}"))
+    if args.shift is not None and args.scenarios is not None:
+        raise ConfigError("--shift and --scenarios are two commands; give one of them")
+    if args.scenario is not None and args.scenarios is not None:
+        raise ConfigError("--scenario and --scenarios are two commands; give one of them")
+    if len(args.run) > 1 and args.scenarios is None:
+        raise ConfigError("--run: several runs are compared with --scenarios; else give one")
+    for run_dir in args.run:
+        if not (run_dir / "config.yaml").exists():
+            raise FileNotFoundError(f"{run_dir}: not a run directory (no config.yaml)")
+    runner.select_device(load_config(args.run[0] / "config.yaml"))
+    report = _score(args) if args.shift is None and args.scenarios is None else _deployed(args)
     if args.json:
-        report = {
-            "run": str(args.run),
-            "checkpoint": args.checkpoint,
-            "epoch": meta["epoch"],
-            "config_hash": config_hash(load_config(trained)),
-            "env": run.config.env,
-            **result.to_json(),
-        }
+        from purerl import evaluation
+
         evaluation.write_json(args.json, report)
     return 0
+
+
+def _sorted_out(args: argparse.Namespace) -> argparse.Namespace:
+    """Flags that take several words leave `env.key=value` to the overrides."""
+    for name in ("run", "shift", "scenarios"):
+        words = getattr(args, name)
+        if words is not None:
+            args.overrides += [word for word in words if _is_override(word)]
+            setattr(args, name, [word for word in words if not _is_override(word)])
+    args.run = [Path(word) for word in dict.fromkeys(args.run)]
+    return args
+
+
+def _is_override(word: str) -> bool:
+    return "=" in word and not Path(word).exists()
+
+
+def _opened(args: argparse.Namespace, run_dir: Path) -> Any:
+    """The run of a directory with its policy: `purerl.deployment.Trained`."""
+    from purerl import deployment, evaluation
+    from purerl.config import config_hash, load_config
+
+    trained = load_config(run_dir / "config.yaml")
+    run = evaluation.open_run(run_dir, _overrides(args, trained.env_settings()))
+    policy, meta = evaluation.read_policy(run_dir, run, args.checkpoint)
+    facts = {
+        "run": str(run_dir),
+        "checkpoint": args.checkpoint,
+        "epoch": meta["epoch"],
+        "config_hash": config_hash(trained),
+        "env": run.config.env,
+    }
+    return deployment.Trained(run_dir, run, policy, facts)
+
+
+def _split(args: argparse.Namespace, run: Any) -> str:
+    from purerl.config import ConfigError
+
+    split = args.split or run.config.evaluation.final_split
+    if run.env.splits and split not in run.env.splits:
+        raise ConfigError(f"--split {split}: {run.env.name} has {', '.join(run.env.splits)}")
+    return split
+
+
+def _score(args: argparse.Namespace) -> dict[str, Any]:
+    from purerl import evaluation
+
+    run_dir, run, policy, facts = _opened(args, args.run[0])
+    settings, split = run.config.evaluation, _split(args, run)
+    evaluate = evaluation.make_evaluate(run.algorithm, run.env, run_dir / "eval" / "bounds")
+    result = evaluate(policy, split, args.episodes or settings.episodes, settings.final_seed)
+    evaluation.print_table(evaluation.score_table(result, f"{run_dir}, checkpoint {args.checkpoint}"))
+    return {**facts, **result.to_json()}
+
+
+def _deployed(args: argparse.Namespace) -> dict[str, Any]:
+    from purerl import deployment, evaluation
+
+    runs = [_opened(args, run_dir) for run_dir in args.run]
+    settings, split, run_dir = runs[0].run.config.evaluation, _split(args, runs[0].run), args.run[0]
+    if args.shift is not None:
+        report = deployment.play_shifts(runs[0], args.shift or None, args.episodes, settings.final_seed, split)
+        tables = [deployment.shift_table(report, f"{run_dir}, checkpoint {args.checkpoint}")]
+        paths = deployment.write_shifts(report, run_dir)
+    else:
+        episodes = args.episodes or settings.episodes
+        report = deployment.play_scenarios(runs, args.scenarios, episodes, settings.final_seed, split)
+        tables = deployment.scenario_tables(report)
+        paths = deployment.write_scenarios(report, run_dir)
+    for table in tables:
+        evaluation.print_table(table)
+    for path in paths:
+        print(path)
+    return report
 
 
 def _overrides(args: argparse.Namespace, env_settings: dict[str, Any]) -> list[str]:

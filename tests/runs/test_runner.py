@@ -79,10 +79,12 @@ def test_seeds_trained_at_once_equal_single_runs(config_file, finished_run, tmp_
 def test_the_best_policy_of_every_seed_is_kept():
     memory = runner.Memory()
     first, second = ({"w": jnp.array([[1.0], [2.0]]) + shift} for shift in (0, 10))
-    best = runner._merge_best(memory, None, first, [0.5, 0.9])
-    best = runner._merge_best(memory, best, second, [0.7, 0.8])
+    best = runner._merge_best(memory, None, first, [0.5, 0.9], [1.0, 1.0])
+    best = runner._merge_best(memory, best, second, [0.7, 0.8], [0.0, 2.0])
     assert best["w"].tolist() == [[11.0], [2.0]]
-    assert memory.best_scores == [0.7, 0.9]
+    assert (memory.best_scores, memory.best_returns) == ([0.7, 0.9], [0.0, 1.0])
+    best = runner._merge_best(memory, best, first, [0.7, 0.9], [-1.0, 1.5])
+    assert best["w"].tolist() == [[11.0], [2.0]] and memory.best_returns == [0.0, 1.5], "returns part equal scores"
 
 
 def test_an_update_is_traced_once(config_file, tmp_path, monkeypatch):

@@ -1,0 +1,287 @@
+"""Policies under other conditions than those of their training: shifts within a scenario, and other scenarios.
+
+Reading order: what flies a group of conditions (`by_policy`, `by_rules`), the numbers of every condition, then
+`play_shifts` and `play_scenarios` with their tables and files.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from envs_jax.adapters import with_agent_axis
+from envs_jax.base import Environment, Params, ShiftGroup
+from envs_jax.episodes import play_rules
+from purerl import evaluation, plots
+from purerl.config import ConfigError
+from purerl.evaluation import Run, choose_cases, rollout_cases
+from purerl.types import Algorithm, Policy
+
+SHIFT_EPISODES = 64
+"""Of every shift, where nobody says how many."""
+AT_ONCE = 2048
+"""Episodes of one call: the records of more would take gigabytes."""
+
+Fly = Callable[[Params], Any]
+"""`params [C, ...] -> records [C, S, N, T]` of S seeds, or rules, and N episodes."""
+Numbers = dict[str, float]
+"""The score under the name of its unit, then what the environment shows beside it."""
+
+
+class Trained(NamedTuple):
+    """A run whose policy is tested."""
+
+    run_dir: Path
+    run: Run
+    policy: Policy
+    """Leaves with a leading seed axis."""
+    facts: Mapping[str, Any]
+    """What reports say of it."""
+
+
+class Starts(NamedTuple):
+    """Which episodes are played: with equal numbers those of a plain evaluation."""
+
+    cases: jax.Array
+    seed: int
+    split: str
+
+
+def starts_of(env: Environment, episodes: int | None, seed: int, split: str) -> Starts:
+    cases = choose_cases(env.num_cases(env.split_params(split)), episodes)
+    return Starts(jnp.asarray(cases, jnp.int32), seed, split)
+
+
+def by_policy(trained: Trained, env: Environment, starts: Starts) -> Fly:
+    """The policy in an environment that may have another number of agents than its own.
+
+    Raises:
+        ConfigError: the policy's parameters are for so many agents alone.
+    """
+    env = with_agent_axis(env)
+    rollout = jax.jit(jax.vmap(partial(rollout_cases, _algorithm_for(trained, env), env), (0, None, None, None)))
+    return lambda params: rollout(params, trained.policy, starts.cases, jax.random.key(starts.seed))
+
+
+def _algorithm_for(trained: Trained, env: Environment) -> Algorithm:
+    run = trained.run
+    if env.num_agents == run.env.num_agents:
+        return run.algorithm
+    other = evaluation.build(run.config, env=env)
+    needed = [x.shape for x in jax.tree.leaves(evaluation.policy_like(other))]
+    if needed != [x.shape for x in jax.tree.leaves(trained.policy)]:
+        raise ConfigError(
+            f"{trained.run_dir}: a policy for {run.env.num_agents} agents without shared parameters cannot act for the "
+            f"{env.num_agents} of {env.name}"
+        )
+    return other.algorithm
+
+
+def by_rules(env: Environment, starts: Starts) -> Fly:
+    """The rules of `env.compared`, from the policy's starts."""
+    env = with_agent_axis(env)
+    fly = jax.jit(jax.vmap(lambda params, key: play_rules(env, params, env.compared, starts.cases, key), (0, None)))
+    return lambda params: fly(params, jax.random.key(starts.seed))
+
+
+def each_seed(group: ShiftGroup, fly: Fly, starts: Starts, seeds: int) -> Iterator[dict[str, Sequence[float]]]:
+    """Every condition's numbers [S]; all calls of `fly` have one shape.
+
+    Args:
+        seeds: S.
+    """
+    count = len(group.labels)
+    at_once = min(count, max(1, AT_ONCE // (seeds * starts.cases.size)))
+    for first in range(0, count, at_once):
+        chosen = np.minimum(np.arange(first, first + at_once), count - 1)
+        records = jax.device_get(fly(jax.tree.map(lambda x, at=chosen: x[at], group.params)))
+        for place in range(min(at_once, count - first)):
+            of_one = {name: values[place] for name, values in records.items()}
+            score = evaluation.score(group.env, starts.split, of_one)
+            yield {score.unit: score.policy, **{name: score.detail[name] for name in group.env.shown}}
+
+
+def of_policy(trained: Trained, group: ShiftGroup, starts: Starts) -> list[Numbers]:
+    """Every condition's numbers, means over seeds."""
+    fly = by_policy(trained, group.env, starts)
+    every = each_seed(group, fly, starts, trained.run.config.num_seeds)
+    return [{name: float(np.mean(values)) for name, values in one.items()} for one in every]
+
+
+def changes(numbers: Numbers, reference: Numbers | None) -> dict[str, float | None]:
+    return {f"{name}_change": value - reference[name] if reference else None for name, value in numbers.items()}
+
+
+# Shifts
+
+
+def play_shifts(
+    trained: Trained, kinds: Sequence[str] | None, episodes: int | None, seed: int, split: str
+) -> dict[str, Any]:
+    """A report whose `shifts` are labels, numbers and changes against the unshifted entry of the same group.
+
+    Raises:
+        ConfigError: a world without shifts, or an unknown kind.
+    """
+    env = trained.run.env
+    if env.shifts is None:
+        raise ConfigError(f"--shift: {env.name} has no shifts")
+    groups_of = env.shifts
+    groups = evaluation.user_input("--shift", lambda: groups_of(kinds))
+    starts = starts_of(env, episodes or SHIFT_EPISODES, seed, split)
+    rows, columns, left_out = [], list[str](), dict[str, int]()
+    for group in groups:
+        numbers = of_policy(trained, group, starts)
+        columns = list(numbers[0])
+        rows += [{**label, **own, **changes(own, numbers[0])} for label, own in zip(group.labels, numbers, strict=True)]
+        left_out |= group.left_out
+    return {
+        **trained.facts,
+        "columns": columns,
+        "episodes": int(starts.cases.size),
+        "seed": seed,
+        "left_out": left_out,
+        "shifts": rows,
+    }
+
+
+def shift_table(report: Mapping[str, Any], title: str) -> Any:
+    """A `rich` table: a line for the small and one for the large shifts of every kind."""
+    from rich.table import Table
+
+    columns, rows = report["columns"], report["shifts"]
+    shifted = [row for row in rows if row["kind"] != "none"]
+    excluded = sum(report["left_out"].values())
+    caption = f"{len(shifted)} shifts, {report['episodes']} episodes each; {excluded} shifts left out: starts too close"
+    table = Table(title=title, caption=caption)
+    table.add_column("", no_wrap=True)
+    for name in (*columns, "change", "worst change"):
+        table.add_column(name, justify="right", overflow="fold")
+    table.add_row("unshifted", *(_short(rows[0][name]) for name in columns), "", "", style="bold")
+    for kind, scale in dict.fromkeys((row["kind"], row["scale"]) for row in shifted):
+        own = [row for row in shifted if (row["kind"], row["scale"]) == (kind, scale)]
+        means = [_short(float(np.mean([row[name] for row in own]))) for name in columns]
+        change = [row[f"{columns[0]}_change"] for row in own]
+        table.add_row(f"{kind}, {scale} ({len(own)})", *means, f"{np.mean(change):+.3f}", f"{min(change):+.3f}")
+    return table
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"
+
+
+def write_shifts(report: Mapping[str, Any], run_dir: Path) -> list[Path]:
+    """`eval/shifts.csv` and a figure for every number; returns the files."""
+    table = _write_csv(report["shifts"], run_dir / "eval" / "shifts.csv")
+    rows = pd.DataFrame(report["shifts"])
+    figures = {f"shifts_{name}": plots.shift_figure(rows, name) for name in report["columns"]}
+    return [table, *plots.save_figures(figures, run_dir / "plots")]
+
+
+# Scenarios
+
+
+def play_scenarios(
+    runs: Sequence[Trained], names: Sequence[str], episodes: int | None, seed: int, split: str
+) -> dict[str, Any]:
+    """A report whose `rows` are the runs and the rules of their world with their numbers in every scenario.
+
+    All start from the same places. Changes are against the scenario of the training, where it is among the names. Rules
+    fly in the settings of the first run.
+
+    Raises:
+        ConfigError: runs of different worlds, a world without scenarios, or an unknown name.
+    """
+    worlds = {str(trained.run_dir): trained.run.env.name.partition("/")[0] for trained in runs}
+    if len(set(worlds.values())) > 1:
+        raise ConfigError(f"runs of different worlds: {', '.join(f'{run} is {name}' for run, name in worlds.items())}")
+    starts = starts_of(runs[0].run.env, episodes, seed, split)
+    short = [trained.run_dir.name for trained in runs]
+    rows = []
+    for trained in runs:
+        found: dict[str, Numbers] = {}
+        for group in _scenario_groups(trained, names):
+            found |= _by_scenario(group, of_policy(trained, group, starts))
+        alone = short.count(trained.run_dir.name) == 1
+        name = trained.run_dir.name if alone else str(trained.run_dir)
+        rows += _matrix_rows(name, trained.run.env.name.partition("/")[2], found)
+    rules = runs[0].run.env.compared
+    by_rule: dict[str, dict[str, Numbers]] = {rule: {} for rule in rules}
+    for group in _scenario_groups(runs[0], names) if rules else ():
+        every = list(each_seed(group, by_rules(group.env, starts), starts, len(rules)))
+        for number, rule in enumerate(rules):
+            own = [{name: float(values[number]) for name, values in one.items()} for one in every]
+            by_rule[rule] |= _by_scenario(group, own)
+    rows += [row for rule, found in by_rule.items() for row in _matrix_rows(rule, None, found)]
+    return {
+        "runs": [dict(trained.facts) for trained in runs],
+        "columns": list(next(iter(found.values()))),
+        "episodes": int(starts.cases.size),
+        "seed": seed,
+        "cells": rows,
+    }
+
+
+def _scenario_groups(trained: Trained, names: Sequence[str]) -> Sequence[ShiftGroup]:
+    groups_of = trained.run.env.scenarios
+    if groups_of is None:
+        raise ConfigError(f"--scenarios: {trained.run.env.name} has no scenarios")
+    return evaluation.user_input("--scenarios", lambda: groups_of(names))
+
+
+def _by_scenario(group: ShiftGroup, numbers: Sequence[Numbers]) -> dict[str, Numbers]:
+    return {label["scenario"]: own for label, own in zip(group.labels, numbers, strict=True)}
+
+
+def _matrix_rows(pilot: str, trained_on: str | None, found: Mapping[str, Numbers]) -> list[dict[str, Any]]:
+    at_home = found.get(trained_on or "")
+    return [
+        {"pilot": pilot, "trained_on": trained_on, "scenario": scenario, **own, **changes(own, at_home)}
+        for scenario, own in found.items()
+    ]
+
+
+def matrices(report: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """Pilots x scenarios of every number, in the order of the report."""
+    cells = pd.DataFrame(report["cells"])
+    order = {name: list(dict.fromkeys(cells[name])) for name in ("pilot", "scenario")}
+    table = cells.pivot(index="pilot", columns="scenario").reindex(order["pilot"])
+    return {name: table[name][order["scenario"]] for name in report["columns"]}
+
+
+def scenario_tables(report: Mapping[str, Any]) -> list[Any]:
+    """A `rich` table for every number, a line for each scenario; a star where a pilot was trained there."""
+    from rich.table import Table
+
+    trained = {row["pilot"]: row["trained_on"] for row in report["cells"]}
+    tables = []
+    for name, matrix in matrices(report).items():
+        table = Table(title=name, caption=f"{report['episodes']} episodes of every scenario; * trained there")
+        table.add_column("", no_wrap=True)
+        for pilot in matrix.index:
+            table.add_column(str(pilot), justify="right", overflow="fold")
+        for scenario in matrix.columns:
+            stars = ["*" if trained[pilot] == scenario else "" for pilot in matrix.index]
+            cells = (f"{star}{_short(value)}" for star, value in zip(stars, matrix[scenario], strict=True))
+            table.add_row(str(scenario), *cells)
+        tables.append(table)
+    return tables
+
+
+def write_scenarios(report: Mapping[str, Any], run_dir: Path) -> list[Path]:
+    """`eval/scenarios.csv` and `plots/scenarios.png`; returns the files."""
+    table = _write_csv(report["cells"], run_dir / "eval" / "scenarios.csv")
+    trained = {row["pilot"]: row["trained_on"] for row in report["cells"]}
+    figure = plots.matrix_figure(matrices(report), trained)
+    return [table, *plots.save_figures({"scenarios": figure}, run_dir / "plots")]
+
+
+def _write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(path, index=False, float_format="%.9g", lineterminator="\n")
+    return path
