@@ -1,6 +1,9 @@
-"""Environment steps per second of `bess` with a random policy, beside a plain Python loop of the same rules.
+"""Environment steps per second with a random policy: `bess` beside a plain Python loop of the same rules, `atc`.
 
     python benchmarks/throughput.py [--days 4096] [--steps 240] [--repeats 7]
+    python benchmarks/throughput.py --world atc [--airspaces 64 256 2048] [--aircraft 2 4 8]
+
+The second form measures `atc`: aircraft on a circle, jittered starts, no peer.
 
 Reading order: the plain plant (`PlainDay`, `PlainBattery`, `plain_hour`, `plain_observation`: one plant, one hour,
 Python floats; tests use it as an independent reference too), the check that both give the same money and
@@ -9,7 +12,10 @@ observations, the two measurements, the record written to `benchmarks/results/`.
 
 import argparse
 import statistics
+import tempfile
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -18,6 +24,7 @@ import numpy as np
 import record
 
 import envs_jax
+from envs_jax.atc import scenarios
 from envs_jax.bess.observations import Layout
 from envs_jax.bess.params import HOURS, Plant, WearModel
 
@@ -182,7 +189,7 @@ def check_same_rules(env, wear: WearModel, days: int = 20) -> None:
 
 
 def measure_jax(env, days: int, steps: int, repeats: int) -> Measurement:
-    """`steps` steps of `days` plants with random actions, auto-reset, every observation summed into the carry."""
+    """`steps` steps of `days` worlds with random actions, auto-reset, every observation summed into the carry."""
     params, box = env.default_params, env.action_space(env.default_params)
 
     @jax.jit
@@ -198,9 +205,10 @@ def measure_jax(env, days: int, steps: int, repeats: int) -> Measurement:
             obs, state, reward, *_ = jax.vmap(env.step, (0, 0, 0, None))(
                 jax.random.split(key_step, days), state, action, params
             )
-            return (state, total + jnp.sum(obs) + jnp.sum(reward)), None
+            seen = jnp.sum(obs.reshape(days, -1), axis=1) + jnp.sum(reward.reshape(days, -1), axis=1)
+            return (state, total + seen), None
 
-        return jax.lax.scan(body, (state, jnp.zeros(())), jax.random.split(key, steps))[0]
+        return jax.lax.scan(body, (state, jnp.zeros(days)), jax.random.split(key, steps))[0]
 
     _, state = start(jax.random.key(0))
     began = time.perf_counter()
@@ -211,7 +219,7 @@ def measure_jax(env, days: int, steps: int, repeats: int) -> Measurement:
         began = time.perf_counter()
         state, total = jax.block_until_ready(compiled(state, key))
         seconds.append(time.perf_counter() - began)
-    if not np.isfinite(float(total)):
+    if not np.isfinite(np.asarray(total)).all():
         raise AssertionError("the environment returned a value that is not finite")
     return _measured(days * steps, seconds[1:], compile_s)
 
@@ -241,6 +249,38 @@ def measure_plain(env, wear: WearModel, steps: int, repeats: int) -> Measurement
     return _measured(steps // HOURS * HOURS, seconds, 0.0)
 
 
+def circle_env(aircraft: int, folder: Path):
+    """Aircraft on a circle, each to the opposite point, all through the centre at once."""
+    radius = max(12.5, 8.0 * aircraft / 6.28)
+    legs = []
+    for i in range(aircraft):
+        bearing = 2 * np.pi * i / aircraft
+        north, east = float(radius * np.cos(bearing)), float(radius * np.sin(bearing))
+        legs.append((f"A{i}", (north, east), float(np.degrees(bearing) + 180) % 360, (-north, -east)))
+    path = folder / f"circle_{aircraft}.json"
+    scenarios.write(scenarios.from_legs(path.stem, scenarios.FIVE_AT, legs), path)
+    return envs_jax.make("atc/head_on", scenario_file=str(path))
+
+
+def measure_airspaces(airspaces: Sequence[int], aircraft: Sequence[int], repeats: int) -> list[dict]:
+    """Rates over numbers of airspaces and of aircraft in each."""
+    rates = []
+    with tempfile.TemporaryDirectory() as folder:
+        for count in aircraft:
+            env = circle_env(count, Path(folder))
+            for worlds in airspaces:
+                rate = measure_jax(env, worlds, max(20, 204_800 // worlds), repeats)
+                agents = rate.steps_per_s * count
+                case = {"world": "atc", "airspaces": worlds, "aircraft": count}
+                rates.append({**case, **rate._asdict(), "agent_steps_per_s": agents})
+                print(
+                    f"{worlds:6} airspaces of {count:2} aircraft {rate.steps_per_s:12,.0f} steps/s "
+                    f"({rate.lowest:,.0f} .. {rate.highest:,.0f})  compile {rate.compile_s:.1f} s",
+                    flush=True,
+                )
+    return rates
+
+
 def _measured(steps: int, seconds: list[float], compile_s: float) -> Measurement:
     return Measurement(steps / statistics.median(seconds), steps / max(seconds), steps / min(seconds), compile_s)
 
@@ -251,11 +291,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=240, help="steps per repetition")
     parser.add_argument("--repeats", type=int, default=7, help="repetitions; the median is reported (at least 5)")
     parser.add_argument("--plain-steps", type=int, default=24_000, help="steps of the plain loop per repetition")
+    parser.add_argument("--world", choices=("bess", "atc"), default="bess")
+    parser.add_argument("--airspaces", type=int, nargs="+", default=[64, 256, 1024, 2048, 4096, 16_384])
+    parser.add_argument("--aircraft", type=int, nargs="+", default=[2, 4, 8, 16], help="in each airspace")
     args = parser.parse_args()
     if args.repeats < 5:
         parser.error("--repeats must be at least 5")
 
     before, rates = record.machine(), []
+    if args.world == "atc":
+        rates = measure_airspaces(args.airspaces, args.aircraft, args.repeats)
+        print(record.write("throughput_atc", {"repeats": args.repeats, "rates": rates}, before))
+        return
     for wear in WEAR_MODELS:
         common = {"degradation_model": wear, "action_mode": "signed"}
         base = envs_jax.make("bess", obs="base20", **common)
