@@ -63,6 +63,7 @@ def converging():
     return params, fly(world(BASE)[0], params, "go_to_waypoint", 40)
 
 
+@pytest.mark.slow
 def test_nothing_depends_on_the_compass_the_place_or_the_numbering(converging):
     _, history = converging
     assert np.abs(history["reward"][:8]).max() > 20  # there are conflicts

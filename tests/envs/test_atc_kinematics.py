@@ -93,6 +93,7 @@ def test_an_unknown_type_is_an_error():
         envs_jax.make("atc/head_on", aircraft_type=["A320"] * 3)
 
 
+@pytest.mark.slow
 def test_wind_from_the_west_drifts_east():
     settings: list[dict] = [{}, {"wind": {"dir_deg": 270, "kt": 20}}]
     still, windy = (fly(*world(**kw), "noop", 6)["state"] for kw in settings)

@@ -141,6 +141,7 @@ def test_small_commands_count_as_none_and_cost_nothing():
         np.testing.assert_allclose(history["reward_parts"]["act_cost"][0], charged, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_horizon_is_an_end_only_where_it_costs():
     for penalty, ends in ((-10.0, True), (0.0, False)):
         history = fly(*world(max_episode_steps=3, reward={"terminal_not_reached_penalty": penalty}), "noop", 3)
