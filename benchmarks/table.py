@@ -37,6 +37,11 @@ TRADING = (
     "bess_cql_1", "bess_bc_1", "bess_td3_forecast_1",
 )  # fmt: skip
 
+AIR_TRAFFIC = tuple(
+    f"atc_{x}_ppo_1" for x in ("head_on", "parallel", "t_formation", "canonical_crossing", "converging")
+)
+RIVALS = ("mvp", "mvp_1.05", "evade_right", "go_to_waypoint", "noop")
+
 
 def values_of(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"{name}_seeds.json").read_text())["values"]
@@ -80,6 +85,19 @@ def trading_rows() -> list[list[str]]:
     return rows
 
 
+def air_traffic_rows() -> list[list[str]]:
+    rows = []
+    for name in AIR_TRAFFIC:
+        config, _, seeds = name.rpartition("_")
+        values = values_of(name)
+        test = values["test"]
+        scores = [f"{x:.3f}" for x in (test["policy"], *(test["baselines"][rival] for rival in RIVALS))]
+        closest = min(test["detail"]["min_separation_percentiles_nm"]["5"])
+        seconds = f"{values['train_wall_clock_s']:.0f} s"
+        rows.append([f"`{config}`", work(config), seeds, *scores, f"{closest:.1f} NM", seconds])
+    return rows
+
+
 def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in (header, ["---"] * len(header), *rows))
 
@@ -87,7 +105,9 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 def tables() -> str:
     standard = ["configuration", "env steps", "return, five seeds", "each seed", "published or asked", "wall-clock"]
     trading = ["configuration", "env steps", "seeds", "NL 2022", "DE 2018", "wall-clock"]
-    return f"\n{markdown(standard, standard_rows())}\n{markdown(trading, trading_rows())}\n"
+    traffic = ["configuration", "env steps", "seeds", "success", *RIVALS, "5 % below", "wall-clock"]
+    parts = (standard, standard_rows()), (trading, trading_rows()), (traffic, air_traffic_rows())
+    return "\n" + "\n".join(markdown(header, rows) for header, rows in parts) + "\n"
 
 
 def main() -> None:
