@@ -183,7 +183,8 @@ def episodes_figure(progress: pd.DataFrame, unit: str | None) -> Figure | None:
                             label=f"{SHARES[unit]}, evaluation")  # fmt: skip
         axes[0, 0].set(ylabel="share of episodes", ylim=(-0.03, 1.03), title="Episodes during training")
     if streaks:
-        axes[-1, 0].set(ylabel="evaluations in a row", ylim=(0, None))
+        longest = max(progress[name].max() for name in streaks)
+        axes[-1, 0].set(ylabel="evaluations in a row", ylim=(-0.1, 1.1 * max(longest, 1)))
         axes[-1, 0].yaxis.set_major_locator(MaxNLocator(integer=True))
     axes[-1, 0].set_xlabel(steps_name)
     for ax in axes[:, 0]:
