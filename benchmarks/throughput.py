@@ -1,13 +1,14 @@
 """Environment steps per second with a random policy: `bess` beside a plain Python loop of the same rules, `atc`.
 
     python benchmarks/throughput.py [--days 4096] [--steps 240] [--repeats 7]
-    python benchmarks/throughput.py --world atc [--airspaces 64 256 2048] [--aircraft 2 4 8]
+    python benchmarks/throughput.py --world atc [--airspaces 64 256 2048] [--aircraft 2 4 8] [--devices 2]
 
-The second form measures `atc`: aircraft on a circle, jittered starts, no peer.
+The second form measures `atc`: aircraft on a circle, jittered starts, no peer; then what the parts of a step take, and
+the rate of a training. Cores are devices that share the airspaces. Actions and keys are drawn before the clock starts.
 
 Reading order: the plain plant (`PlainDay`, `PlainBattery`, `plain_hour`, `plain_observation`: one plant, one hour,
 Python floats; tests use it as an independent reference too), the check that both give the same money and
-observations, the two measurements, the record written to `benchmarks/results/`.
+observations, the measurements, the record written to `benchmarks/results/`.
 """
 
 import argparse
@@ -15,23 +16,31 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import record
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import envs_jax
 from envs_jax.atc import scenarios
 from envs_jax.bess.observations import Layout
 from envs_jax.bess.params import HOURS, Plant, WearModel
+from purerl import sharding
+from purerl.config import load_config
+from purerl.evaluation import build
 
 LAYOUTS: tuple[Layout, ...] = ("base20", "curve", "rel")
 WEAR_MODELS: tuple[WearModel, ...] = ("nonlinear", "segment")
 SAME_MONEY_EUR = 0.05
 SAME_OBSERVATION = 1e-4
+TRAININGS = [
+    Path(__file__).parents[1] / "configs" / f"atc_{name}_ppo.yaml" for name in ("canonical_crossing", "generic")
+]
 
 
 # The plain plant
@@ -188,40 +197,59 @@ def check_same_rules(env, wear: WearModel, days: int = 20) -> None:
             raise AssertionError(f"day {index}: {profit} EUR in JAX, {plain_profit} EUR in the plain loop")
 
 
-def measure_jax(env, days: int, steps: int, repeats: int) -> Measurement:
-    """`steps` steps of `days` worlds with random actions, auto-reset, every observation summed into the carry."""
+Part = Literal["step", "without_reset", "without_observation", "positions"]
+"""What of a step is computed: all of it; no auto-reset; besides, rewards alone; only where aircraft are after it."""
+
+
+def measure_jax(env, worlds: int, steps: int, repeats: int, devices: int = 1, part: Part = "step") -> Measurement:
+    """`steps` steps of `worlds` worlds with random actions, auto-reset, observations and rewards summed into the carry.
+
+    Args:
+        devices: that share the worlds.
+        part: what nobody uses the compiler leaves out.
+    """
     params, box = env.default_params, env.action_space(env.default_params)
+    step = env.step if part == "step" else env.step_env
+    mesh = Mesh(np.array(jax.devices()[:devices]), ("worlds",))
+    by_world, by_time = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("worlds",), (None, "worlds")))
 
-    @jax.jit
+    @partial(jax.jit, out_shardings=by_world)
     def start(key):
-        return jax.vmap(env.reset, (0, None))(jax.random.split(key, days), params)
+        return jax.vmap(env.reset, (0, None))(jax.random.split(key, worlds), params)[1]
 
-    @jax.jit
-    def play(state, key):
-        def body(carry, key):
-            state, total = carry
-            key_action, key_step = jax.random.split(key)
-            action = jax.random.uniform(key_action, (days, *box.shape), minval=box.low, maxval=box.high)
-            obs, state, reward, *_ = jax.vmap(env.step, (0, 0, 0, None))(
-                jax.random.split(key_step, days), state, action, params
+    @partial(jax.jit, out_shardings=by_time)
+    def drawn(key):
+        key_action, key_step = jax.random.split(key)
+        actions = jax.random.uniform(key_action, (steps, worlds, *box.shape), minval=box.low, maxval=box.high)
+        return actions, jax.random.key_data(jax.random.split(key_step, (steps, worlds)))
+
+    def play(state, drawn):
+        def body(carry, drawn):
+            (state, total), (action, key) = carry, drawn
+            obs, state, reward, *_ = jax.vmap(step, (0, 0, 0, None))(
+                jax.random.wrap_key_data(key), state, action, params
             )
-            seen = jnp.sum(obs.reshape(days, -1), axis=1) + jnp.sum(reward.reshape(days, -1), axis=1)
+            used = (state.dlat, state.dlon) if part == "positions" else (reward,)
+            used = used if part in ("positions", "without_observation") else (obs, reward)
+            seen = sum(jnp.sum(x.reshape(len(total), -1), axis=1) for x in used)
             return (state, total + seen), None
 
-        return jax.lax.scan(body, (state, jnp.zeros(days)), jax.random.split(key, steps))[0]
+        state, total = jax.lax.scan(body, (state, jnp.zeros(drawn[0].shape[1])), drawn)[0]
+        return total, state if part in ("step", "without_reset") else ()
 
-    _, state = start(jax.random.key(0))
+    shared = jax.shard_map(play, mesh=mesh, in_specs=(by_world.spec, by_time.spec), out_specs=by_world.spec)
+    state, given = start(jax.random.key(0)), drawn(jax.random.key(1))
     began = time.perf_counter()
-    compiled = play.lower(state, jax.random.key(1)).compile()
+    compiled = jax.jit(shared).lower(state, given).compile()
     compile_s = time.perf_counter() - began
     seconds = []
-    for key in jax.random.split(jax.random.key(2), repeats + 1):
+    for _ in range(repeats + 1):
         began = time.perf_counter()
-        state, total = jax.block_until_ready(compiled(state, key))
+        total, _ = jax.block_until_ready(compiled(state, given))
         seconds.append(time.perf_counter() - began)
     if not np.isfinite(np.asarray(total)).all():
         raise AssertionError("the environment returned a value that is not finite")
-    return _measured(days * steps, seconds[1:], compile_s)
+    return _measured(worlds * steps, seconds[1:], compile_s)
 
 
 def measure_plain(env, wear: WearModel, steps: int, repeats: int) -> Measurement:
@@ -262,14 +290,14 @@ def circle_env(aircraft: int, folder: Path):
     return envs_jax.make("atc/head_on", scenario_file=str(path))
 
 
-def measure_airspaces(airspaces: Sequence[int], aircraft: Sequence[int], repeats: int) -> list[dict]:
+def measure_airspaces(airspaces: Sequence[int], aircraft: Sequence[int], repeats: int, devices: int) -> list[dict]:
     """Rates over numbers of airspaces and of aircraft in each."""
     rates = []
     with tempfile.TemporaryDirectory() as folder:
         for count in aircraft:
             env = circle_env(count, Path(folder))
             for worlds in airspaces:
-                rate = measure_jax(env, worlds, max(20, 204_800 // worlds), repeats)
+                rate = measure_jax(env, worlds, max(20, 204_800 // worlds), repeats, devices)
                 agents = rate.steps_per_s * count
                 case = {"world": "atc", "airspaces": worlds, "aircraft": count}
                 rates.append({**case, **rate._asdict(), "agent_steps_per_s": agents})
@@ -279,6 +307,36 @@ def measure_airspaces(airspaces: Sequence[int], aircraft: Sequence[int], repeats
                     flush=True,
                 )
     return rates
+
+
+def measure_parts(worlds: int, repeats: int) -> dict[str, float]:
+    """Nanoseconds of a step of one airspace of four aircraft on one core, with less and less of it computed."""
+    with tempfile.TemporaryDirectory() as folder:
+        env = circle_env(4, Path(folder))
+        rates = {part: measure_jax(env, worlds, 204_800 // worlds, repeats, part=part) for part in get_args(Part)}
+    ns = {part: round(1e9 / rate.steps_per_s, 1) for part, rate in rates.items()}
+    print("ns a step, one core:", ", ".join(f"{part} {value}" for part, value in ns.items()), flush=True)
+    return ns
+
+
+def measure_training(path: Path, repeats: int) -> dict[str, float]:
+    """Environment steps per second of a configuration's update calls, compiled once and ahead of the first."""
+    run = build(load_config(path))
+    algorithm = run.algorithm
+    state = jax.jit(algorithm.init)(jax.random.key(0), algorithm.hparams)
+    began = time.perf_counter()
+    update = (
+        jax.jit(algorithm.update, donate_argnums=0).lower(state).compile()
+    )  # a compiled program cannot be traced anew
+    compile_s = time.perf_counter() - began
+    seconds = []
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        state, _ = jax.block_until_ready(update(state))
+        seconds.append(time.perf_counter() - began)
+    rate = _measured(algorithm.env_steps_per_update, seconds[1:], compile_s)
+    print(f"{path.stem}: {rate.steps_per_s:,.0f} steps/s while learning, compile {compile_s:.1f} s", flush=True)
+    return rate._asdict()
 
 
 def _measured(steps: int, seconds: list[float], compile_s: float) -> Measurement:
@@ -294,14 +352,21 @@ def main() -> None:
     parser.add_argument("--world", choices=("bess", "atc"), default="bess")
     parser.add_argument("--airspaces", type=int, nargs="+", default=[64, 256, 1024, 2048, 4096, 16_384])
     parser.add_argument("--aircraft", type=int, nargs="+", default=[2, 4, 8, 16], help="in each airspace")
+    parser.add_argument("--devices", type=int, default=2, help="cores that share the airspaces")
     args = parser.parse_args()
     if args.repeats < 5:
         parser.error("--repeats must be at least 5")
 
     before, rates = record.machine(), []
     if args.world == "atc":
-        rates = measure_airspaces(args.airspaces, args.aircraft, args.repeats)
-        print(record.write("throughput_atc", {"repeats": args.repeats, "rates": rates}, before))
+        sharding.provide_cpu_devices(args.devices)
+        rates = measure_airspaces(args.airspaces, args.aircraft, args.repeats, args.devices)
+        values = {
+            "repeats": args.repeats, "devices": args.devices, "rates": rates,
+            "ns_per_step_on_one_core": measure_parts(2048, args.repeats),
+            "training": {path.stem: measure_training(path, args.repeats) for path in TRAININGS},
+        }  # fmt: skip
+        print(record.write("throughput_atc", values, before))
         return
     for wear in WEAR_MODELS:
         common = {"degradation_model": wear, "action_mode": "signed"}

@@ -6,6 +6,7 @@ turns the scene and shuffles the aircraft.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple
@@ -141,6 +142,13 @@ class _Numbers:
         return low + (high - low) * value
 
 
+    def each_try(self, kinds: int):
+        """[N - 1, kinds, CANDIDATES, B] for all aircraft but the first."""
+        shape = self.n - 1, kinds, CANDIDATES
+        values, self.left = self.left[: math.prod(shape)], self.left[math.prod(shape) :]
+        return values.reshape(*shape, -1)
+
+
 SCENE_NUMBERS, EACH_NUMBERS = 6, 5
 """Numbers that every family may use."""
 
@@ -172,8 +180,8 @@ def _merge(config: "TrafficConfig", u: _Numbers, index, count) -> Scene:
     side = jnp.where(two, index % 2, 0.0)
     rank, size = jnp.where(two, index // 2, index), jnp.where(two, (count + 1) // 2, count)
     distance = u.scene(20.0, 50.0)
-    # Neighbours start as far apart as they must, up to twice that, and come from one side.
-    apart = jnp.minimum(u.scene(1.2, 2.0) * config.min_start_nm / (DEG * distance), jnp.where(two, 150.0, 300.0) / size)
+    # Neighbours start as far apart as they must, up to more than twice that, and come from one side.
+    apart = jnp.minimum(u.scene(1.1, 2.5) * config.min_start_nm / (DEG * distance), jnp.where(two, 150.0, 300.0) / size)
     course = apart * (rank - (size - 1) / 2) + 180.0 * side
     distance = distance + u.each(-2.0, 2.0)
     goal_north, goal_east = u.scene(-5.0, 5.0) * side, jnp.where(two, 15.0 * (2 * side - 1), 0.0)
@@ -188,8 +196,8 @@ def _chase(config: "TrafficConfig", u: _Numbers, index, count) -> Scene:
     track, rank = jnp.where(two, index % 2, 0.0), jnp.where(two, index // 2, index)
     gap = u.scene(1.1, 1.5) * config.min_start_nm
     lane = jnp.where(two, 2 * config.min_start_nm * (track - 0.5), 0.0)
-    north = gap * rank - 20.0 + u.each(-0.05, 0.05) * config.min_start_nm
-    east = lane + u.each(-0.5, 0.5)
+    north = gap * rank - 20.0 + u.each(-0.2, 0.2) * config.min_start_nm
+    east = lane + u.each(-2.0, 2.0)
     faster = jnp.maximum((count - 1) / 2 - rank, -1.0) * u.scene(0.0, 0.5)
     cas = 250.0 + config.speed_spread_kt * jnp.clip(faster + u.each(-0.5, 0.5), -1.0, 1.0)
     goal_north = jnp.maximum(gap * count - 20.0, 0.0) + 14.0 + 0 * north
@@ -202,7 +210,7 @@ def _converging(config: "TrafficConfig", u: _Numbers, index, count) -> Scene:
     goal_far = u.each(2.0, 4.5)
     goal_north, goal_east = goal_far * goal_cos, goal_far * goal_sin
     course = 360.0 / count * (index * jnp.where(u.scene() < 0.5, 1.0, -1.0) + u.each(-0.3, 0.3)) + u.scene(0.0, 360.0)
-    distance = u.scene(11.0, 22.0) + u.each(-1.5, 1.5)
+    distance = u.scene(10.0, 22.0) + u.each(-2.0, 2.0)
     cos, sin = _unit(course)
     cas = _speed(config, 0.5 + 0 * course)
     return Scene(goal_north - distance * cos, goal_east - distance * sin, course, cas, goal_north, goal_east)
@@ -224,42 +232,39 @@ def _crossing(config: "TrafficConfig", u: _Numbers, index, count) -> Scene:
 
     The first of four draws whose start is far enough from all others; else the last, which the caller drops.
     """
-    n, radius = index.shape[0], 5.0
-    first = u.each(), u.each()
-    rows: list[tuple[jax.Array, ...]] = []
-    for i in range(n):
-        cas = _speed(config, first[0][i])
-        speed = fast_tas_of_cas(cas * KNOT_MS) / NM_M
-        if i == 0:
-            zero = 0 * cas
-            rows.append((zero, zero, zero, cas, speed, 350.0 + 100.0 * first[1][0]))
-            continue
-        best: tuple[jax.Array, ...] | None = None
-        found = None
-        for _ in range(CANDIDATES):
-            other = jnp.floor(u.scene() * jnp.minimum(float(i), jnp.maximum(count - 1.0, 1.0)))
-            chosen = [sum(jnp.where(other == j, rows[j][c], 0.0) for j in range(i)) for c in (0, 1, 2, 4)]
-            north_o, east_o, track_o, speed_o = chosen
-            track = track_o + u.scene(30.0, 330.0)
-            miss, time = u.scene(-radius, radius), u.scene(100.0, 300.0)
-            (cos_o, sin_o), (cos, sin) = _unit(track_o), _unit(track)
-            closing_n, closing_e = speed_o * cos_o - speed * cos, speed_o * sin_o - speed * sin
-            along = time * jnp.sqrt(closing_n**2 + closing_e**2) + jnp.sqrt(radius**2 - miss**2)
-            scale = 1 / jnp.maximum(jnp.sqrt(closing_n**2 + closing_e**2), 1e-6)
-            unit_n, unit_e = closing_n * scale, closing_e * scale
-            north, east = north_o + along * unit_n - miss * unit_e, east_o + along * unit_e + miss * unit_n
-            clear = jnp.asarray(True)
-            for row in rows:
-                clear = clear & ((row[0] - north) ** 2 + (row[1] - east) ** 2 >= config.min_start_nm**2)
-            this = north, east, track, cas, speed, time + 60.0 + 120.0 * first[1][i]
-            if best is None or found is None:
-                best, found = this, clear
-            else:
-                best = tuple(jnp.where(found, old, new) for old, new in zip(best, this, strict=True))
-                found = found | clear
-        assert best is not None
-        rows.append(best)
-    north, east, track, cas, speed, flight_s = (jnp.stack(column) for column in zip(*rows, strict=True))
+    n, radius, least2 = index.shape[0], 5.0, config.min_start_nm**2
+    cas, late = _speed(config, u.each()), u.each()
+    speed = fast_tas_of_cas(cas * KNOT_MS) / NM_M
+    draws = u.each_try(4)
+
+    # A loop over aircraft: as one formula it took half a minute to compile for eight.
+    def place(placed, inputs):
+        i, own_speed, (which, angle, miss, time) = inputs
+        earlier = jnp.arange(n)[:, None] < i  # [N, 1]
+        number = jnp.floor(which * jnp.minimum(i.astype(which.dtype), jnp.maximum(count - 1.0, 1.0)))
+        other = jnp.arange(n)[:, None, None] == number  # [N, tries, B]
+        north_o, east_o, track_o, speed_o = jnp.sum(jnp.where(other, placed[:, :, None], 0.0), axis=1)
+        track = track_o + 30.0 + 300.0 * angle
+        miss, time = radius * (2 * miss - 1), 100.0 + 200.0 * time
+        (cos_o, sin_o), (cos, sin) = _unit(track_o), _unit(track)
+        closing_n, closing_e = speed_o * cos_o - own_speed * cos, speed_o * sin_o - own_speed * sin
+        closing = jnp.sqrt(closing_n**2 + closing_e**2)
+        along = time * closing + jnp.sqrt(radius**2 - miss**2)
+        unit_n, unit_e = (x / jnp.maximum(closing, 1e-6) for x in (closing_n, closing_e))
+        north, east = north_o + along * unit_n - miss * unit_e, east_o + along * unit_e + miss * unit_n
+        apart2 = (north - placed[0][:, None]) ** 2 + (east - placed[1][:, None]) ** 2  # [N, tries, B]
+        clear = jnp.all((apart2 >= least2) | ~earlier[:, None], axis=0)
+        clear = jnp.concatenate([clear[:-1], jnp.ones_like(clear[:1])])
+        chosen = clear & (jnp.cumsum(clear, axis=0) == 1)
+        found = [jnp.sum(jnp.where(chosen, x, 0.0), axis=0) for x in (north, east, track, time)]
+        row = jnp.stack([*found[:3], own_speed])
+        return jnp.where(jnp.arange(n)[:, None] == i, row[:, None], placed), found[3]
+
+    zero = 0 * cas
+    first = jnp.stack([zero, zero, zero, jnp.broadcast_to(speed[0], cas.shape)])
+    placed, time = jax.lax.scan(place, first, (jnp.arange(1, n), speed[1:], draws))
+    north, east, track, _ = placed
+    flight_s = jnp.concatenate([350.0 + 100.0 * late[:1], time + 60.0 + 120.0 * late[1:]])
     cos, sin = _unit(track)
     length = speed * flight_s
     # The scene is built around its first aircraft, which passes the middle half way.
@@ -329,14 +334,15 @@ def generator(config: "TrafficConfig", n: int) -> Generator:
 
 def _far_enough(dlat, dlon, wanted, limit_nm: float, cos_at):
     """Aircraft that stay when those closer than the limit to an earlier one are dropped, [N, B]."""
-    stay: list[jax.Array] = []
-    for i in range(dlat.shape[0]):
-        here = wanted[i]
-        for j, other in enumerate(stay):
-            north, east = geometry.flat(dlat[i], dlon[i], dlat[j], dlon[j], cos_at)
-            here = here & ((north * north + east * east >= limit_nm**2) | ~other)
-        stay.append(here)
-    return jnp.stack(stay)
+    n = dlat.shape[0]
+
+    def settle(stay, i):
+        here_lat, here_lon, is_wanted = dlat[i], dlon[i], wanted[i]
+        north, east = geometry.flat(here_lat, here_lon, dlat, dlon, cos_at)
+        clear = (north * north + east * east >= limit_nm**2) | ~stay
+        return stay | ((jnp.arange(n)[:, None] == i) & is_wanted & jnp.all(clear, axis=0)), None
+
+    return jax.lax.scan(settle, jnp.zeros(wanted.shape, bool), jnp.arange(n))[0]
 
 
 def placeholder(max_aircraft: int, steps: int | None) -> Scenario:
