@@ -24,7 +24,8 @@ _ATC = [
     f"atc/{scenario}"
     for scenario in (
         "head_on", "parallel", "t_formation", "canonical_crossing", "converging", "chase_2x2", "chase_3p1",
-        "chase_4all", "merge_2x2", "merge_3p1", "merge_4all", "cross_2x2", "cross_3p1", "cross_4all", "generic",
+        "chase_4all", "merge_2x2", "merge_3p1", "merge_4all", "cross_2x2", "cross_3p1", "cross_4all", "circle_10",
+        "circle_16", "generic",
     )
 ]  # fmt: skip
 
