@@ -33,7 +33,8 @@ def without_places(report: dict[str, Any]) -> dict[str, Any]:
     """A report without the table by month and without folders of this machine."""
     report["detail"].pop("months", None)
     report.pop("run", None)
-    report["env"] = {k: Path(v).name if k == "data_path" and v else v for k, v in report["env"].items()}
+    if "env" in report:
+        report["env"] = {k: Path(v).name if k == "data_path" and v else v for k, v in report["env"].items()}
     return report
 
 
