@@ -1,7 +1,7 @@
 """Train a configuration as a user does and keep the record of its time and of the final score of its best policy.
 
     python benchmarks/learning.py configs/bess_td3.yaml --seeds 5
-    python benchmarks/learning.py configs/atc_nine_ppo.yaml --scenario merge_2x2
+    python benchmarks/learning.py configs/atc_merges_ppo.yaml --scenario merge_2x2
     python benchmarks/learning.py configs/bess_td3.yaml --data de2018=prices.csv env.zone=DE
 
 The commands are the project's own, in processes of their own, so the wall-clock includes imports and compilation.

@@ -38,7 +38,13 @@ registered_envs: dict[str, str] = {
 What follows a slash in the name is the factory's first argument.
 """
 
-suites: dict[str, tuple[str, ...]] = {"atc/all": tuple(_ATC[:5]), "atc/nine": tuple(_ATC[5:14])}
+suites: dict[str, tuple[str, ...]] = {
+    "atc/all": tuple(_ATC[:5]),
+    "atc/nine": tuple(_ATC[5:14]),
+    "atc/chases": tuple(_ATC[5:8]),
+    "atc/merges": tuple(_ATC[8:11]),
+    "atc/crosses": tuple(_ATC[11:14]),
+}
 """Name -> environments that `purerl.train` trains on one after the other."""
 
 config_models: dict[str, str] = {
