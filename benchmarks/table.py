@@ -37,9 +37,15 @@ TRADING = (
     "bess_cql_1", "bess_bc_1", "bess_td3_forecast_1",
 )  # fmt: skip
 
-AIR_TRAFFIC = tuple(
-    f"atc_{x}_ppo_1" for x in ("head_on", "parallel", "t_formation", "canonical_crossing", "converging")
-)
+AIR_TRAFFIC = {
+    **{name: f"atc_{name}_ppo" for name in ("head_on", "parallel", "t_formation", "canonical_crossing", "converging")},
+    **{f"merge_{name}": "atc_merges_ppo" for name in ("2x2", "3p1", "4all")},
+    **{f"cross_{name}": "atc_crosses_ppo" for name in ("2x2", "3p1", "4all")},
+    **{f"chase_{name}": "atc_chases_ppo" for name in ("2x2", "3p1", "4all")},
+    "generic": "atc_generic_ppo",
+}
+"""Scenario -> configuration."""
+ONE_CROSSING = ("mappo", "sac", "impala", "appo", "cql", "bc")
 RIVALS = ("mvp", "mvp_1.05", "evade_right", "go_to_waypoint", "noop")
 
 
@@ -87,15 +93,43 @@ def trading_rows() -> list[list[str]]:
 
 def air_traffic_rows() -> list[list[str]]:
     rows = []
-    for name in AIR_TRAFFIC:
-        config, _, seeds = name.rpartition("_")
-        values = values_of(name)
-        test = values["test"]
-        scores = [f"{x:.3f}" for x in (test["policy"], *(test["baselines"][rival] for rival in RIVALS))]
+    for scenario, config in AIR_TRAFFIC.items():
+        one = values_of(f"atc_{scenario}_ppo_1")
+        many = one if scenario == "generic" else values_of(f"atc_{scenario}_ppo_5")
+        test = many["test"]
+        each = test["policy_per_seed"]
+        success = f"{test['policy']:.3f}" + (
+            f" ({min(each):.3f} to {max(each):.3f})" if len(each) > 1 else ", one seed"
+        )
+        rivals = [f"{test['baselines'][rival]:.3f}" for rival in RIVALS]
         closest = min(test["detail"]["min_separation_percentiles_nm"]["5"])
-        seconds = f"{values['train_wall_clock_s']:.0f} s"
-        rows.append([f"`{config}`", work(config), seeds, *scores, f"{closest:.1f} NM", seconds])
+        seconds = f"{one['train_wall_clock_s']:.0f} s"
+        rows.append([f"`{scenario}`", f"`{config}`", work(config), success, *rivals, f"{closest:.1f} NM", seconds])
     return rows
+
+
+def crossing_rows() -> list[list[str]]:
+    rows = []
+    for algorithm in ONE_CROSSING:
+        config = f"atc_canonical_crossing_{algorithm}"
+        values = values_of(f"{config}_1")
+        test = values["test"]
+        free, reached = (f"{test['detail'][name][0]:.3f}" for name in ("conflict_free", "reached_ratio"))
+        seconds = f"{values['train_wall_clock_s']:.0f} s"
+        rows.append(
+            [f"`{config}`", work(config), f"{test['policy']:.3f}", free, reached, f"{test['return']:.1f}", seconds]
+        )
+    return rows
+
+
+def matrix_rows(number: str, digits: int = 3) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the policy for all traffic and the best rule in every scenario."""
+    cells = json.loads((RESULTS / "scenarios_atc_generic.json").read_text())["values"]["cells"]
+    pilots = list(dict.fromkeys(cell["pilot"] for cell in cells))
+    scenarios = list(dict.fromkeys(cell["scenario"] for cell in cells))
+    found = {(cell["pilot"], cell["scenario"]): cell[number] for cell in cells}
+    rows = [[f"`{s}`", *(f"{found[pilot, s]:.{digits}f}" for pilot in pilots)] for s in scenarios]
+    return [number, *pilots], rows
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -105,8 +139,12 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 def tables() -> str:
     standard = ["configuration", "env steps", "return, five seeds", "each seed", "published or asked", "wall-clock"]
     trading = ["configuration", "env steps", "seeds", "NL 2022", "DE 2018", "wall-clock"]
-    traffic = ["configuration", "env steps", "seeds", "success", *RIVALS, "5 % below", "wall-clock"]
-    parts = (standard, standard_rows()), (trading, trading_rows()), (traffic, air_traffic_rows())
+    traffic = ["scenario", "configuration", "env steps", "success, five seeds", *RIVALS, "5 % below", "one seed takes"]
+    crossing = ["configuration", "work", "success", "conflict free", "arrived", "return", "wall-clock"]
+    parts = (
+        (standard, standard_rows()), (trading, trading_rows()), (traffic, air_traffic_rows()),
+        (crossing, crossing_rows()), matrix_rows("los_risk"), matrix_rows("reached_ratio"),
+    )  # fmt: skip
     return "\n" + "\n".join(markdown(header, rows) for header, rows in parts) + "\n"
 
 

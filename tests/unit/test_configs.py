@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from purerl import dataset
-from purerl.config import RunConfig, load_config
+from purerl.config import RunConfig, load_suite
 from purerl.evaluation import build, build_env
 from purerl.runner import plan_of
 
@@ -42,7 +42,8 @@ def with_data(config: RunConfig, path: Path) -> RunConfig:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_configuration_builds_and_traces(path, tmp_path):
     assert path.read_text().startswith("# "), "the header says what the configuration reaches"
-    config = with_data(load_config(path), tmp_path / "data.npz")
+    config = load_suite(path)[0]  # members of a suite differ in the scenario alone
+    config = with_data(config, tmp_path / "data.npz")
     algorithm = build(config).algorithm
     state = jax.eval_shape(algorithm.init, jax.random.key(0), algorithm.hparams)
     after, metrics = jax.eval_shape(algorithm.update, state)
