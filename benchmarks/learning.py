@@ -1,10 +1,12 @@
-"""Train a configuration as a user does, score its best policy, and keep the record.
+"""Train a configuration as a user does and keep the record of its time and of the final score of its best policy.
 
     python benchmarks/learning.py configs/bess_td3.yaml --seeds 5
+    python benchmarks/learning.py configs/atc_merges_ppo.yaml --scenario merge_2x2
     python benchmarks/learning.py configs/bess_td3.yaml --data de2018=prices.csv env.zone=DE
 
 The commands are the project's own, in processes of their own, so the wall-clock includes imports and compilation.
-`--data NAME=FILE` also scores the policy on every day of another price table, with the overrides that follow.
+`--scenario` is one member of a configuration that trains on several. `--data NAME=FILE` also scores the policy on every
+day of another price table, with the overrides that follow.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import record
+import yaml
 
 
 def run(*arguments: str) -> float:
@@ -26,15 +29,21 @@ def run(*arguments: str) -> float:
     return time.monotonic() - start
 
 
+def without_places(report: dict[str, Any]) -> dict[str, Any]:
+    """A report without the table by month and without folders of this machine."""
+    report["detail"].pop("months", None)
+    report.pop("run", None)
+    if "env" in report:
+        report["env"] = {k: Path(v).name if k == "data_path" and v else v for k, v in report["env"].items()}
+    return report
+
+
 def score(run_dir: Path, *arguments: str) -> dict[str, Any]:
-    """What `purerl.evaluate` reports, without the table by month."""
+    """What `purerl.evaluate` reports."""
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         seconds = run("purerl.evaluate", "--run", str(run_dir), "--json", file.name, *arguments)
         report = json.loads(Path(file.name).read_text())
-    report["detail"].pop("months", None)
-    report.pop("run", None)
-    report["env"] = {k: Path(v).name if k == "data_path" and v else v for k, v in report["env"].items()}
-    return {**report, "evaluation_wall_clock_s": round(seconds, 1)}
+    return {**without_places(report), "evaluation_wall_clock_s": round(seconds, 1)}
 
 
 def main() -> None:
@@ -43,20 +52,28 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="trained at once")
     parser.add_argument("--name", help="of the record (default: from the configuration and the seeds)")
     parser.add_argument("--run-dir", type=Path, help="keep the run here")
+    parser.add_argument("--scenario", help="of `env.name` whose part after the slash is several scenarios")
     parser.add_argument("--data", metavar="NAME=FILE", help="another price table to score on")
     parser.add_argument("overrides", nargs="*", help="env.key=value for the other price table")
     args = parser.parse_intermixed_args()
 
     before = record.machine()
     run_dir = args.run_dir or Path(tempfile.mkdtemp()) / "run"
-    train_s = run("purerl.train", "--config", str(args.config), "--run-dir", str(run_dir), f"num_seeds={args.seeds}")
-    values: dict[str, Any] = {"train_wall_clock_s": round(train_s, 1), "test": score(run_dir)}
+    chosen = [f"num_seeds={args.seeds}"]
+    stem = args.config.stem
+    if args.scenario:
+        world = yaml.safe_load(args.config.read_text())["env"]["name"].partition("/")[0]
+        chosen.append(f"env.name={world}/{args.scenario}")
+        stem = f"{world}_{args.scenario}_{stem.rpartition('_')[2]}"
+    train_s = run("purerl.train", "--config", str(args.config), "--run-dir", str(run_dir), *chosen)
+    test = json.loads(next((run_dir / "eval").glob("final_*.json")).read_text())
+    values: dict[str, Any] = {"train_wall_clock_s": round(train_s, 1), "test": without_places(test)}
     metadata = json.loads((run_dir / "metadata.json").read_text())
     values["session"] = metadata["session"]
     if args.data:
         name, _, file = args.data.partition("=")
         values[name] = score(run_dir, "--data", file, *args.overrides)
-    path = record.write(args.name or f"{args.config.stem}_{args.seeds}_seeds", values, before)
+    path = record.write(args.name or f"{stem}_{args.seeds}_seeds", values, before)
     print(path)
 
 

@@ -31,6 +31,10 @@ def commit() -> str:
     return answer.stdout.strip() or "unknown"
 
 
+COMMIT = commit()
+"""Of the checkout when the measurement began."""
+
+
 def _without_folders(argument: str) -> str:
     """Files outside the checkout are named without the folders they lie in on the machine of the measurement."""
     key, equals, value = argument.rpartition("=")
@@ -46,7 +50,7 @@ def write(name: str, values: dict[str, Any], before: dict[str, Any]) -> Path:
     command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(_without_folders, sys.argv[1:])])
     record = {
         "command": command,
-        "commit": commit(),
+        "commit": COMMIT,
         "machine": before,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "values": values,

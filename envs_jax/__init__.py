@@ -24,7 +24,8 @@ _ATC = [
     f"atc/{scenario}"
     for scenario in (
         "head_on", "parallel", "t_formation", "canonical_crossing", "converging", "chase_2x2", "chase_3p1",
-        "chase_4all", "merge_2x2", "merge_3p1", "merge_4all", "cross_2x2", "cross_3p1", "cross_4all", "generic",
+        "chase_4all", "merge_2x2", "merge_3p1", "merge_4all", "cross_2x2", "cross_3p1", "cross_4all", "circle_10",
+        "circle_16", "generic",
     )
 ]  # fmt: skip
 
@@ -37,7 +38,13 @@ registered_envs: dict[str, str] = {
 What follows a slash in the name is the factory's first argument.
 """
 
-suites: dict[str, tuple[str, ...]] = {"atc/all": tuple(_ATC[:5]), "atc/nine": tuple(_ATC[5:14])}
+suites: dict[str, tuple[str, ...]] = {
+    "atc/all": tuple(_ATC[:5]),
+    "atc/nine": tuple(_ATC[5:14]),
+    "atc/chases": tuple(_ATC[5:8]),
+    "atc/merges": tuple(_ATC[8:11]),
+    "atc/crosses": tuple(_ATC[11:14]),
+}
 """Name -> environments that `purerl.train` trains on one after the other."""
 
 config_models: dict[str, str] = {

@@ -124,10 +124,11 @@ def collect(
     elif _bytes(jax.eval_shape(lambda keys: reset(keys[0], params), key_reset)) * num_steps <= RESETS_AHEAD_BYTES:
         fresh_of, restarts = (lambda start: start), jax.vmap(reset, (0, None))(key_reset, params)
     else:
-        fresh_of, restarts = (lambda keys: reset(keys, params)), key_reset
+        kind, restarts = jax.random.key_impl(key_reset), jax.random.key_data(key_reset)
+        fresh_of = lambda numbers: reset(jax.random.wrap_key_data(numbers, impl=kind), params)  # noqa: E731
 
-    def body(worlds, inputs):
-        noise, key_step, restart = inputs
+    def body(worlds, key_step, inputs):
+        noise, restart = inputs
         action, carry, extra = act(worlds, noise)
         final_obs, state_next, reward, terminated, truncated, info = jax.vmap(env.step_env, (0, 0, 0, None))(
             key_step, worlds.state, action, params
@@ -148,12 +149,12 @@ def collect(
         )
         return worlds, (steps, ended, jnp.sum(done))
 
-    worlds, (steps, ended, count) = jax.lax.scan(body, worlds, (noise, key_step, restarts))
+    worlds, (steps, ended, count) = scan_with_keys(body, worlds, key_step, (noise, restarts))
     return worlds, steps, EpisodeSums({name: jnp.sum(x) for name, x in ended.items()}, jnp.sum(count))
 
 
 def scan_with_keys(body: Callable[..., tuple[Any, Any]], carry: Any, keys: jax.Array, xs: Any = None):
-    """`lax.scan` of `body(carry, key, x)` over keys [n] and leaves [n, ...].
+    """`lax.scan` of `body(carry, key, x)` over keys [n, ...] and leaves [n, ...].
 
     The loop gets the keys as plain numbers: `vmap` moves their axis, which JAX's check of key reuse takes for a use.
     """

@@ -5,10 +5,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from envs_jax.atc.params import ORIGIN, TYPES, Layout, NeighborSort, Rules
-from envs_jax.atc.scenarios import FIVE, MAX_STEPS, MAX_WIND_KT, NINE
+from envs_jax.atc.scenarios import CIRCLES, FIVE, MAX_STEPS, MAX_WIND_KT, NINE
 
 GENERIC = "generic"
-SCENARIOS = (*FIVE, *NINE, GENERIC)
+SCENARIOS = (*FIVE, *NINE, *CIRCLES, GENERIC)
 Family = Literal["circle", "crossing", "merge", "chase", "converging", "uniform"]
 
 
@@ -47,6 +47,7 @@ class TrafficConfig(_Strict):
     min_aircraft: int = Field(2, ge=1, le=32)
     max_aircraft: int = Field(6, ge=2, le=32)
     circle_radius_nm: float = Field(25.0, ge=8, le=60)
+    circle_radius_spread: float = Field(0.0, ge=0, lt=1, description="circles are smaller by up to this share")
     square_nm: float = Field(40.0, ge=10, le=120, description="side of the square of `uniform`")
     speed_spread_kt: float = Field(25.0, ge=0, le=60)
     min_start_nm: float = Field(8.0, ge=5, description="between starts; who cannot keep it stays away")

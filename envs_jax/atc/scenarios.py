@@ -183,9 +183,22 @@ NINE: dict[str, Callable[[], Scenario]] = {
 }
 
 
+def _circle(count: int, radius: float = 25.0) -> Scenario:
+    bearings = (360.0 / count * i for i in range(count))
+    legs: list[Leg] = []
+    for bearing in bearings:
+        north, east = (radius * f(math.radians(bearing)) for f in (math.cos, math.sin))
+        legs.append((f"A{len(legs) + 1}", (north, east), (bearing + 180) % 360, (-north, -east)))
+    return from_legs(f"circle_{count}", FIVE_AT, legs, 150)
+
+
+CIRCLES: dict[str, Callable[[], Scenario]] = {"circle_10": lambda: _circle(10), "circle_16": lambda: _circle(16)}
+"""Around a circle of 25 NM, each to the opposite point: more aircraft than a policy is trained with."""
+
+
 def named(name: str) -> Scenario:
-    """A scenario of the five or the nine."""
-    return {**FIVE, **NINE}[name]()
+    """A scenario of the five, the nine or the circles."""
+    return {**FIVE, **NINE, **CIRCLES}[name]()
 
 
 def with_speed_spread(scenario: Scenario, spread_kt: float) -> Scenario:

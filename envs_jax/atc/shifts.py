@@ -16,7 +16,7 @@ import numpy as np
 from envs_jax.atc.config import GENERIC, SCENARIOS, AtcConfig, SensingConfig, WindConfig
 from envs_jax.atc.kinematics import performance_of
 from envs_jax.atc.params import EARTH_NM, KNOT_MS, TYPES, AtcParams
-from envs_jax.atc.scenarios import FIVE, NINE, Agent, Scenario
+from envs_jax.atc.scenarios import CIRCLES, FIVE, NINE, Agent, Scenario, named
 from envs_jax.base import Environment, ShiftGroup
 
 CLOSEST_START_NM = 6.0
@@ -297,7 +297,7 @@ def scenario_groups(
 ) -> list[ShiftGroup]:
     """The environment's `scenarios`: other scenarios with this configuration's pilots, rewards and jitter.
 
-    `five`, `nine` and `all` (these and random traffic) stand for their members. Another scenario than `own` has its own
+    `five`, `nine`, `circles` and `all` (these and random traffic) stand for their members. Another scenario than `own` has its own
     horizon. Those of as many aircraft are one group, with the longest horizon's number of steps.
 
     Args:
@@ -306,7 +306,7 @@ def scenario_groups(
     Raises:
         ValueError: a name that is not known.
     """
-    collections = {"five": tuple(FIVE), "nine": tuple(NINE), ALL: SCENARIOS}
+    collections = {"five": tuple(FIVE), "nine": tuple(NINE), "circles": tuple(CIRCLES), ALL: SCENARIOS}
     for name in names:
         if name not in (*SCENARIOS, *collections):
             raise ValueError(f"unknown scenario '{name}'; known are {', '.join((*SCENARIOS, *collections))}")
@@ -317,7 +317,7 @@ def scenario_groups(
         if name != own:
             changes["max_episode_steps"] = None
         other = config.model_copy(update=changes)
-        number = config.traffic.max_aircraft if name == GENERIC else len({**FIVE, **NINE}[name]().agents)
+        number = config.traffic.max_aircraft if name == GENERIC else len(named(name).agents)
         env = build(_wide_enough(other, number), name)
         alike.setdefault((env.num_agents, name == GENERIC), []).append((name, env))
     return [

@@ -169,7 +169,10 @@ def _circle(config: "TrafficConfig", u: _Numbers, index, count) -> Scene:
     """Around a circle, each to the opposite point."""
     place = 360.0 / count * (index + u.each(-0.25, 0.25))
     cos, sin = _unit(place)
-    radius = config.circle_radius_nm + u.each(-2.0, 2.0)
+    # Not so small that neighbours start too close.
+    smallest = jnp.maximum((1 - config.circle_radius_spread) * config.circle_radius_nm, 1.2 * config.min_start_nm / (2 * math.pi) * count)
+    smallest = jnp.minimum(smallest, config.circle_radius_nm)
+    radius = smallest + (config.circle_radius_nm - smallest) * u.scene() + u.each(-2.0, 2.0)
     north, east = radius * cos, radius * sin
     return Scene(north, east, place + 180.0, _speed(config, u.each()), -north, -east)
 

@@ -1,5 +1,7 @@
 """Vectorised stepping: records, auto-reset, recurrent memory, sums over finished episodes."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,9 +34,9 @@ def counting_world() -> Environment:
     )
 
 
-def run(key):
+def run(key, env=None):
     """Seven steps of two worlds; the policy's memory counts its own steps and is its action."""
-    env = with_agent_axis(counting_world())
+    env = with_agent_axis(counting_world() if env is None else env)
 
     def act(worlds, noise):
         memory = worlds.carry + 1
@@ -135,3 +137,23 @@ def test_whole_episodes_are_the_same_with_one_reset():
     (a, steps), (b, once) = pushed(actions, LENGTH), pushed(actions, LENGTH, whole_episodes=True)
     np.testing.assert_array_equal(a, b)
     jax.tree.map(np.testing.assert_array_equal, steps, once)
+
+
+@pytest.mark.parametrize("ahead_bytes", [0, rollout.RESETS_AHEAD_BYTES], ids=["step by step", "ahead"])
+def test_seeds_at_once_use_every_key_once(ahead_bytes, monkeypatch):
+    """`vmap` moves the axis of the keys of steps and resets, which the check of key reuse must not take for a use."""
+    monkeypatch.setattr(rollout, "RESETS_AHEAD_BYTES", ahead_bytes)
+    world = counting_world()
+
+    def reset_env(key, params):
+        obs, state = world.reset_env(key, params)
+        return obs + 0 * jax.random.uniform(key), state
+
+    def step_env(key, count, action, params):
+        obs, *rest = world.step_env(key, count, action, params)
+        return obs + 0 * jax.random.uniform(key), *rest
+
+    random_world = dataclasses.replace(world, reset_env=reset_env, step_env=step_env)
+    keys = jax.vmap(jax.random.key)(jnp.arange(2))
+    _, steps, _ = jax.jit(jax.vmap(lambda key: run(key, random_world)))(keys)
+    assert steps.obs.shape == (2, STEPS, ENVS, 1, 1)
