@@ -40,7 +40,8 @@ class Scorer(Protocol):
     """Host-side scoring of recorded evaluation episodes."""
 
     def __call__(self, split: str, records: Mapping[str, np.ndarray], cache_dir: Path | None = None) -> Score:
-        """Score `records`: arrays [seed, case, time] of `reward`, `active` and every scalar of `info`.
+        """Score `records`: arrays [seed, case, time] of `reward`, `active` and every scalar of `info`, and what
+        `condense` makes of the steps.
 
         `records["case"]` are the indices of the cases, repeated to that shape.
         `cache_dir` is where costly bounds may be kept between calls.
@@ -113,8 +114,10 @@ class Environment:
     reward_scale: float = 1.0
     """Algorithms learn from rewards times this. Returns that are reported, and recorded data, are not scaled."""
     score: Scorer | None = None
-    whole_score: bool = False
-    """`score` wants everything that is known of a step (`envs_jax.episodes`), not its scalars alone."""
+    condense: Callable[[Mapping[str, Any], Params], dict[str, Any]] | None = None
+    """`(whole records of one episode [T, ...], params)`: further entries of its records, pytrees of small arrays [T].
+    It runs on the device, so that what `score` needs beyond scalars reaches the host and the rest does not. Records are
+    those of `envs_jax.episodes`, with an agent axis."""
     milestones: tuple[str, ...] = ()
     """Names of the milestones that `score` reports."""
     report: Reporter | None = None
@@ -125,7 +128,8 @@ class Environment:
     compared: tuple[str, ...] = ()
     """Names of `rules` that an evaluation plays from the policy's starts and scores beside it."""
     shown: tuple[str, ...] = ()
-    """Entries of the score's `detail`, one number per seed, that tests under other conditions show beside the score."""
+    """Entries of the score's `detail`, one number per seed, that tests under other conditions show beside the score;
+    `a.b` is entry `b` of `a`, shown as `b`. NaN where there is nothing to tell."""
     shifts: "Callable[[Sequence[str] | None], Sequence[ShiftGroup]] | None" = None
     """`(kinds, or None for all)`: conditions that differ from those of the training. The first entry of every group is
     unshifted: changes are against it, from the same starts."""

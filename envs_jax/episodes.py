@@ -1,5 +1,6 @@
 """Whole episodes of many cases at once: what evaluations, rule-based policies and pictures of flights are made of."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,8 +17,9 @@ Act = Callable[[Any, Any, Any, jax.Array], tuple[Any, Any]]
 class Episodes(NamedTuple):
     records: dict[str, Any]
     """[N, T] `reward` (summed over agents, zero after the end), `active` (the episode had not ended before the step),
-    `case`, every scalar of `info`, and `action` where it is one number. `whole`: all of `info`, `action` and `state`
-    (before the step), [N, T, ...], and `rewards` of the agents [N, T, A]."""
+    `case`, every scalar of `info`, `action` where it is one number, and what the environment's `condense` adds.
+    `whole`: all of `info`, `action` and `state` (before the step), [N, T, ...], and `rewards` of the agents [N, T, A].
+    """
     obs: Any
     """[T, N, A, d]"""
     action: Any
@@ -61,21 +63,29 @@ def play(
             keys_by_case(key_env), state, action, params
         )
         team_reward = jnp.where(active, reward.reshape(num_cases, -1).sum(axis=1), 0.0)
-        if whole:
-            step = {**info, "action": action, "state": state, "rewards": reward}
-        else:
-            step = {name: value for name, value in info.items() if getattr(value, "ndim", 0) == 1}
-            if isinstance(action, jax.Array) and action.size == num_cases:
-                step.setdefault("action", action.reshape(num_cases))
-        step = {**step, "reward": team_reward, "active": active}
-        return (obs_next, state_next, memory, active & ~(terminated | truncated)), (step, obs, action)
+        own = {"reward": team_reward, "active": active}
+        kept = info, own, state, reward, action, obs
+        return (obs_next, state_next, memory, active & ~(terminated | truncated)), kept
 
     obs, state = start()
     carried = obs, state, memory, jnp.ones(num_cases, bool)
-    _, (steps, obs, action) = jax.lax.scan(body, carried, jax.random.split(key_steps, num_steps))
-    records = jax.tree.map(lambda values: jnp.swapaxes(values, 0, 1), steps)
-    records["case"] = jnp.broadcast_to(case_indices[:, None], (num_cases, num_steps))
-    return Episodes(records, obs, action)
+    # The compiler drops from the loop what is not used below.
+    _, (*steps, obs) = jax.lax.scan(body, carried, jax.random.split(key_steps, num_steps))
+    info, own, states, rewards, actions = jax.tree.map(lambda values: jnp.swapaxes(values, 0, 1), steps)
+    own["case"] = jnp.broadcast_to(case_indices[:, None], (num_cases, num_steps))
+    everything = {**info, "action": actions, "state": states, "rewards": rewards, **own}
+    records = everything if whole else {**_scalars(info, actions), **own}
+    if env.condense is not None:
+        records = {**records, **jax.vmap(env.condense, (0, None))(everything, params)}
+    return Episodes(records, obs, steps[-1])
+
+
+def _scalars(info: Mapping[str, Any], action: Any) -> dict[str, jax.Array]:
+    """Entries that are one number in each step, [N, T]."""
+    kept = {name: value for name, value in info.items() if getattr(value, "ndim", 0) == 2}
+    if isinstance(action, jax.Array) and math.prod(action.shape[2:]) == 1:
+        kept.setdefault("action", action.reshape(action.shape[:2]))
+    return kept
 
 
 def play_rules(

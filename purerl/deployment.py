@@ -5,7 +5,7 @@ Reading order: what flies a group of conditions (`by_policy`, `by_rules`), the n
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,16 +101,32 @@ def each_seed(group: ShiftGroup, fly: Fly, starts: Starts, seeds: int) -> Iterat
         chosen = np.minimum(np.arange(first, first + at_once), count - 1)
         records = jax.device_get(fly(jax.tree.map(lambda x, at=chosen: x[at], group.params)))
         for place in range(min(at_once, count - first)):
-            of_one = {name: values[place] for name, values in records.items()}
+            of_one = jax.tree.map(lambda x, at=place: x[at], records)
             score = evaluation.score(group.env, starts.split, of_one)
-            yield {score.unit: score.policy, **{name: score.detail[name] for name in group.env.shown}}
+            yield {score.unit: score.policy, **{_last(path): _entry(score.detail, path) for path in group.env.shown}}
+
+
+def _last(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def _entry(detail: Mapping[str, Any], path: str) -> Any:
+    """Entry `a.b` of nested mappings."""
+    return reduce(lambda inner, name: inner[name], path.split("."), detail)
+
+
+def mean_of_known(values: Sequence[float]) -> float:
+    """Mean of those that are not NaN; NaN without any."""
+    known = np.asarray(values, float)
+    known = known[~np.isnan(known)]
+    return float(known.mean()) if known.size else float("nan")
 
 
 def of_policy(trained: Trained, group: ShiftGroup, starts: Starts) -> list[Numbers]:
-    """Every condition's numbers, means over seeds."""
+    """Every condition's numbers, means over the seeds that have them."""
     fly = by_policy(trained, group.env, starts)
     every = each_seed(group, fly, starts, trained.run.config.num_seeds)
-    return [{name: float(np.mean(values)) for name, values in one.items()} for one in every]
+    return [{name: mean_of_known(values) for name, values in one.items()} for one in every]
 
 
 def changes(numbers: Numbers, reference: Numbers | None) -> dict[str, float | None]:
@@ -158,20 +174,25 @@ def shift_table(report: Mapping[str, Any], title: str) -> Any:
     shifted = [row for row in rows if row["kind"] != "none"]
     excluded = sum(report["left_out"].values())
     caption = f"{len(shifted)} shifts, {report['episodes']} episodes each; {excluded} shifts left out: starts too close"
-    table = Table(title=title, caption=caption)
+    table = Table(title=title, caption=caption, pad_edge=False)
     table.add_column("", no_wrap=True)
-    for name in (*columns, "change", "worst change"):
-        table.add_column(name, justify="right", overflow="fold")
+    # Room for the numbers of five columns in 80 characters: the names fold.
+    for name in columns:
+        table.add_column(name, justify="right", overflow="fold", min_width=5)
+    for name in ("change", "worst change"):
+        table.add_column(name, justify="right", overflow="fold", min_width=6)
     table.add_row("unshifted", *(_short(rows[0][name]) for name in columns), "", "", style="bold")
     for kind, scale in dict.fromkeys((row["kind"], row["scale"]) for row in shifted):
         own = [row for row in shifted if (row["kind"], row["scale"]) == (kind, scale)]
-        means = [_short(float(np.mean([row[name] for row in own]))) for name in columns]
+        means = [_short(mean_of_known([row[name] for row in own])) for name in columns]
         change = [row[f"{columns[0]}_change"] for row in own]
-        table.add_row(f"{kind}, {scale} ({len(own)})", *means, f"{np.mean(change):+.3f}", f"{min(change):+.3f}")
+        table.add_row(f"{kind} {scale} ({len(own)})", *means, f"{np.mean(change):+.3f}", f"{min(change):+.3f}")
     return table
 
 
 def _short(value: float) -> str:
+    if np.isnan(value):
+        return "–"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"
 
 

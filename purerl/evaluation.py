@@ -140,7 +140,7 @@ def make_evaluate(algorithm: Algorithm, env: Environment, cache_dir: Path | None
     """
     env = with_agent_axis(env)
     rollout = jax.jit(partial(rollout_cases, algorithm, env), static_argnames=("with_values", "whole"))
-    by_rules = jax.jit(partial(play_rules, env), static_argnames=("names", "whole"))
+    by_rules = jax.jit(partial(play_rules, env), static_argnames="names")
 
     @lru_cache(maxsize=4)
     def beside(split: str, indices: tuple[int, ...], seed: int) -> Score | None:
@@ -148,8 +148,8 @@ def make_evaluate(algorithm: Algorithm, env: Environment, cache_dir: Path | None
         if not env.compared:
             return None
         cases = jnp.asarray(indices, jnp.int32)
-        key, whole = jax.random.key(seed), env.whole_score
-        records = by_rules(env.split_params(split), names=env.compared, case_indices=cases, key=key, whole=whole)
+        key = jax.random.key(seed)
+        records = by_rules(env.split_params(split), names=env.compared, case_indices=cases, key=key)
         return score(env, split, jax.device_get(records), cache_dir)
 
     def evaluate(
@@ -163,7 +163,7 @@ def make_evaluate(algorithm: Algorithm, env: Environment, cache_dir: Path | None
     ) -> Result:
         params = env.split_params(split)
         indices = choose_cases(env.num_cases(params), episodes) if cases is None else np.asarray(cases)
-        options = {"with_values": with_values, "whole": whole or env.whole_score}
+        options = {"with_values": with_values, "whole": whole}
         key = jax.random.key(seed)
         records = jax.device_get(rollout(params, policy, jnp.asarray(indices, jnp.int32), key, **options))
         reached = score(env, split, records, cache_dir)

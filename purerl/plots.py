@@ -496,7 +496,8 @@ def shift_figure(rows: pd.DataFrame, column: str) -> Figure:
         ax.set_axis_off()
     for ax, kind in zip(axes.flat, kinds, strict=False):
         own = rows[rows["kind"] == kind]
-        unshifted = float((own[column] - own[f"{column}_change"]).iloc[0])
+        # Of any shift that has the number: some have none, and then no change.
+        unshifted = float((own[column] - own[f"{column}_change"]).dropna().mean())
         ax.axhline(unshifted, color="grey", lw=1, zorder=1)
         if own["size"].isna().all():
             _choices(ax, own, column)
@@ -564,8 +565,8 @@ def matrix_figure(matrices: Mapping[str, pd.DataFrame], trained_on: Mapping[str,
         low, high = image.get_clim()
         for (row, column), value in np.ndenumerate(matrix.to_numpy()):
             dark = value - low < 0.6 * (high - low)
-            ax.text(column, row, f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}", ha="center", va="center",
-                    fontsize=8, color="white" if dark else "black")  # fmt: skip
+            text = "–" if np.isnan(value) else f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
+            ax.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
             if trained_on[matrix.index[row]] == matrix.columns[column]:
                 ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec="tab:red", lw=2, zorder=3))
         ax.set_yticks(range(pilots), matrix.index, fontsize=8)

@@ -4,6 +4,7 @@ Reading order: `make`, what it builds from a configuration (scenario, parameters
 functions of one airspace. Their arithmetic is in `step`, with the batch last (see `envs_jax.batch_last`).
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,9 +14,10 @@ import numpy as np
 from envs_jax.atc import baselines, geometry, kinematics, metrics, observations, sensing, shifts, traffic
 from envs_jax.atc.config import GENERIC, AtcConfig, JitterConfig
 from envs_jax.atc.params import KNOT_MS, AtcParams, AtcState, Jitter, Limits, Rewards, Rules, Sensing, Start
+from envs_jax.atc.recorded import condense
 from envs_jax.atc.report import aircraft_ids, make_report
 from envs_jax.atc.scenarios import Scenario, named, read, t_formation, with_speed_spread
-from envs_jax.atc.scoring import MILESTONES, SHOWN, make_score
+from envs_jax.atc.scoring import MILESTONES, SHOWN, score
 from envs_jax.atc.step import SPEEDS, TURNS, advance, begin
 from envs_jax.base import Environment
 from envs_jax.batch_last import batch_last
@@ -33,8 +35,12 @@ def make(name: str, **keywords: Any) -> Environment:
     return build(config, scenario_of(config, config.scenario or name))
 
 
-def build(config: AtcConfig, own: Scenario | None) -> Environment:
-    """The environment of a configuration in a scenario; None: random traffic."""
+def build(config: AtcConfig, own: Scenario | None, tested: bool = False) -> Environment:
+    """The environment of a configuration in a scenario; None: random traffic.
+
+    `tested`: for other conditions than those of the training. There the alerts of pilots are always scored, which takes
+    little time, and never those of a predictor, whose random numbers would double that of a short test.
+    """
     count = config.traffic.max_aircraft if own is None else len(own.agents)
     num_aircraft = max(count, 2, config.pad_to or 0)
     # Random traffic may put its aircraft anywhere in the arrays.
@@ -43,9 +49,8 @@ def build(config: AtcConfig, own: Scenario | None) -> Environment:
         raise ValueError(f"pad_to {config.pad_to}: {scenario.name} has {count} aircraft")
     rules = config.rules(num_aircraft, windy=config.wind is not None or scenario.wind is not None)
     functions = Functions(rules, traffic.generator(config.traffic, num_aircraft) if own is None else None)
-    # Alerts need whole records, of which hundreds of shifts would fill the memory.
-    tested = config.model_copy(update={"enable_hallucination_detection": False})
     params = params_of(config, scenario, num_aircraft)
+    with_alerts = tested or config.enable_hallucination_detection
     return Environment(
         name=f"atc/{scenario.name}",
         default_params=params,
@@ -58,16 +63,16 @@ def build(config: AtcConfig, own: Scenario | None) -> Environment:
         agent_names=aircraft_ids(scenario, num_aircraft),
         global_state=functions.global_state,
         alive=functions.alive,
-        score=make_score(params, rules, config.enable_hallucination_detection),
-        whole_score=config.enable_hallucination_detection,
+        score=score,
+        condense=partial(condense, rules=rules, predictor=not tested) if with_alerts else None,
         milestones=MILESTONES,
         rules={name: functions.as_rule(pilot) for name, pilot in baselines.BASELINES.items()},
         compared=tuple(baselines.BASELINES),
         report=make_report(scenario, params, rules, num_aircraft),
         shown=SHOWN,
-        shifts=lambda kinds: shifts.groups(kinds, tested, own, build),
+        shifts=lambda kinds: shifts.groups(kinds, config, own, partial(build, tested=True)),
         scenarios=lambda names: shifts.scenario_groups(
-            names, tested, scenario.name, lambda other, name: build(other, scenario_of(other, name))
+            names, config, scenario.name, lambda other, name: build(other, scenario_of(other, name), tested=True)
         ),
         episode_sums=metrics.EPISODE_SUMS,
     )

@@ -10,6 +10,7 @@ import numpy as np
 from envs_jax.atc.alerts import (
     ORIGIN,
     STANDARD,
+    Counts,
     Pairing,
     Signals,
     Traffic,
@@ -67,27 +68,33 @@ def episode_signals(records: Mapping[str, Any], flown, params: AtcParams, rules:
     return seen, states
 
 
-def alert_scores(records: Mapping[str, Any], params: AtcParams, rules: Rules) -> dict[str, Any]:
-    """Rates of alerts of every seed over all its episodes, of pilots and of a predictor with noise.
+def condense(records: Mapping[str, Any], params: AtcParams, rules: Rules, predictor: bool) -> dict[str, Any]:
+    """The environment's `condense`: what `alert_scores` needs of one episode, on the device.
+
+    Returns:
+        `signals`, and with `predictor` also `predicted`: its alerts in the place of the pilots', bool [T].
+    """
+    seen, states = episode_signals(records, records["active"], params, rules)
+    if not predictor:
+        return {"signals": seen}
+    # The noise depends on the number of the episode alone: all pilots are beside the same predictor.
+    key = jax.random.fold_in(jax.random.key(0), records["case"][0])
+    return {"signals": seen, "predicted": with_predictor(seen, states, key, params.lat).alert}
+
+
+def alert_scores(records: Mapping[str, Any]) -> dict[str, Any]:
+    """Rates of alerts of every seed over all its episodes: of the pilots, and of the predictor if there is one.
 
     Args:
-        records: whole, [S, N, T, ...].
+        records: with the entries of `condense`, [S, N, T].
     """
-    names = ("state", "action", "dlat", "dlon", "hdg", "tas", "waypoint_reached", "min_sep", "active")
-    kept = {name: records[name] for name in names}
-    keys = jax.random.split(jax.random.key(0), np.shape(records["active"])[:2])
+    alerts = {"pilots": records["signals"]}
+    if "predicted" in records:
+        alerts["predictor"] = records["signals"]._replace(alert=records["predicted"])
+    return {name: _pooled(seen) for name, seen in alerts.items()}
 
-    @jax.jit
-    def look(kept, keys):
-        def one(episode, key):
-            seen, states = episode_signals(episode, episode["active"], params, rules)
-            return seen, with_predictor(seen, states, key, params.lat)
 
-        return jax.vmap(jax.vmap(one))(kept, keys)
-
-    def pooled(seen: Signals) -> dict[str, list[float]]:
-        each = [rates(type(c)(*(np.sum(x) for x in c))) for c in (counts(Signals(*s)) for s in zip(*seen, strict=True))]
-        return {name: [float(rate[name]) for rate in each] for name in each[0]}
-
-    pilots, predictor = jax.device_get(look(kept, keys))
-    return {"pilots": pooled(pilots), "predictor": pooled(predictor)}
+def _pooled(seen: Signals) -> dict[str, list[float]]:
+    """Rates of every seed, from signals [S, N, T]."""
+    each = [rates(Counts(*map(np.sum, counts(Signals(*one))))) for one in zip(*seen, strict=True)]
+    return {name: [float(rate[name]) for rate in each] for name in each[0]}

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from envs_jax.atc.params import AtcParams, Rules
 from envs_jax.atc.recorded import alert_scores
-from envs_jax.base import Score, Scorer
+from envs_jax.base import Score
 
 DETAIL = (
     "conflict_free", "reached_ratio", "los_events", "los_seconds", "collision_events", "nmac_events",
@@ -19,28 +18,16 @@ DETAIL = (
     "interventions",
 )  # fmt: skip
 """Metrics of an episode that are reported beside its success, as means over episodes."""
-SHOWN = ("los_risk", "min_separation_nm", "reached_ratio")
-"""What tests under other conditions show of it."""
+SHOWN = ("los_risk", "min_separation_nm", "reached_ratio", "alerts.pilots.f1")
+"""What tests under other conditions, where alerts are always scored, show of it."""
 PERCENTILES = (5, 10, 25, 50, 75, 90, 95)
 MILESTONES = ("zero_conflict", "perfect")
 REACHED_FOR_ZERO_CONFLICT = 0.9
 """Aircraft that fly away from each other have no conflict either."""
 
 
-def make_score(params: AtcParams, rules: Rules, with_alerts: bool) -> Scorer:
-    """The environment's `score`; `with_alerts` also scores alerts, from whole records."""
-    if not with_alerts:
-        return score
-
-    def score_alerts(split: str, records: Mapping[str, Any], cache_dir: Path | None = None) -> Score:
-        plain = score(split, records, cache_dir)
-        return plain._replace(detail={**plain.detail, "alerts": alert_scores(records, params, rules)})
-
-    return score_alerts
-
-
 def score(split: str, records: Mapping[str, Any], cache_dir: Path | None = None) -> Score:
-    """Share of successful episodes of every seed."""
+    """Share of successful episodes of every seed; alerts are scored where the records have what that takes."""
     sums = {name: episode_values(records, name) for name in ("success", *DETAIL)}
     success, free, reached = (sums[name] for name in ("success", "conflict_free", "reached_ratio"))
     detail: dict[str, Any] = {name: values.mean(axis=1).tolist() for name, values in sums.items()}
@@ -49,6 +36,8 @@ def score(split: str, records: Mapping[str, Any], cache_dir: Path | None = None)
     detail["min_separation_percentiles_nm"] = {
         str(p): np.percentile(sums["min_separation_nm"], p, axis=1).tolist() for p in PERCENTILES
     }
+    if "signals" in records:
+        detail["alerts"] = alert_scores(records)
     zero_conflict = (free == 1).all(axis=1) & (reached.mean(axis=1) >= REACHED_FOR_ZERO_CONFLICT)
     milestones = {"zero_conflict": zero_conflict.tolist(), "perfect": (success == 1).all(axis=1).tolist()}
     return Score("success", success.mean(axis=1).tolist(), {}, None, None, detail, milestones)

@@ -297,8 +297,8 @@ def scenario_groups(
 ) -> list[ShiftGroup]:
     """The environment's `scenarios`: other scenarios with this configuration's pilots, rewards and jitter.
 
-    `five`, `nine`, `circles` and `all` (these and random traffic) stand for their members. Another scenario than `own` has its own
-    horizon. Those of as many aircraft are one group, with the longest horizon's number of steps.
+    `five`, `nine`, `circles` and `all` (these and random traffic) stand for their members. Another scenario than `own`
+    has its own horizon. Those of as many aircraft are one group, with the longest horizon's number of steps.
 
     Args:
         build: `(configuration, scenario's name)`.

@@ -141,7 +141,6 @@ class _Numbers:
         value, self.left = self.left[: self.n], self.left[self.n :]
         return low + (high - low) * value
 
-
     def each_try(self, kinds: int):
         """[N - 1, kinds, CANDIDATES, B] for all aircraft but the first."""
         shape = self.n - 1, kinds, CANDIDATES
@@ -170,9 +169,9 @@ def _circle(config: "TrafficConfig", u: _Numbers, index, count) -> Scene:
     place = 360.0 / count * (index + u.each(-0.25, 0.25))
     cos, sin = _unit(place)
     # Not so small that neighbours start too close.
-    smallest = jnp.maximum((1 - config.circle_radius_spread) * config.circle_radius_nm, 1.2 * config.min_start_nm / (2 * math.pi) * count)
-    smallest = jnp.minimum(smallest, config.circle_radius_nm)
-    radius = smallest + (config.circle_radius_nm - smallest) * u.scene() + u.each(-2.0, 2.0)
+    largest, least = config.circle_radius_nm, 1.2 * config.min_start_nm * count / (2 * math.pi)
+    smallest = jnp.minimum(jnp.maximum((1 - config.circle_radius_spread) * largest, least), largest)
+    radius = smallest + (largest - smallest) * u.scene() + u.each(-2.0, 2.0)
     north, east = radius * cos, radius * sin
     return Scene(north, east, place + 180.0, _speed(config, u.each()), -north, -east)
 

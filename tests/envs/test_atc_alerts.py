@@ -10,12 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import envs_jax
 from envs_jax.atc import alerts, baselines, scenarios
 from envs_jax.atc.alerts import AlertRules, Signals, Traffic
 from envs_jax.atc.config import AtcConfig
 from envs_jax.atc.env import Functions, params_of
 from envs_jax.atc.geometry import NM_PER_DEG, great_circle_course
 from envs_jax.atc.params import FAR_NM, NM_M, SPEED_KT, TURN_DEG
+from envs_jax.atc.recorded import episode_signals
+from envs_jax.atc.scoring import score
+from envs_jax.episodes import play_rules
 
 FOLDER = Path(os.environ.get("PURERL_REFERENCE", Path(__file__).parents[3] / "shared" / "reference")) / "atc"
 FILES = sorted(FOLDER.glob("*.npz"))
@@ -371,3 +375,44 @@ def test_a_good_predictor_finds_what_a_blind_one_misses(flights):
     )
     assert good.tp.tolist() == [1] * 3 and good.fn.tolist() == [0] * 3
     assert blind.alert_steps.sum() < 0.5 * good.alert_steps.sum()
+
+
+@pytest.mark.parametrize("preset", ["standard", pytest.param("origin", marks=pytest.mark.slow)])
+def test_alerts_of_condensed_records_are_those_of_whole_ones(preset):
+    settings = {"preset": preset, "max_episode_steps": 45}
+    env = envs_jax.make("atc/head_on", enable_hallucination_detection=True, **settings)
+    names = ("go_to_waypoint", "mvp")
+    fly = jax.jit(lambda key: play_rules(env, env.default_params, names, jnp.arange(2), key, whole=True))
+    records = jax.device_get(fly(jax.random.key(5)))
+    rules = AtcConfig(**settings).rules(2, windy=False)
+    look = jax.jit(lambda one, flown: episode_signals(one, flown, env.default_params, rules)[0])
+    each = [
+        [look(one, one["active"]) for one in (jax.tree.map(lambda x, at=(pilot, n): x[at], records) for n in (0, 1))]
+        for pilot in (0, 1)
+    ]
+    for pilot, episodes in enumerate(each):
+        for number, expected in enumerate(episodes):
+            for name in ("truth", "alert", "intervened", "aircraft", "flown"):
+                found = getattr(records["signals"], name)[pilot, number]
+                np.testing.assert_array_equal(found, getattr(expected, name), err_msg=name)
+            closest = records["min_sep"][pilot, number].min(axis=-1)
+            if preset == "standard":
+                np.testing.assert_array_equal(records["signals"].separation_nm[pilot, number], closest)
+    scored = score("test", records).detail["alerts"]
+    for pilot, episodes in enumerate(each):
+        counted = [alerts.count(jax.device_get(seen)) for seen in episodes]
+        for name, value in alerts.rates(alerts.Counts(*map(sum, zip(*counted, strict=True)))).items():
+            np.testing.assert_allclose(scored["pilots"][name][pilot], value, err_msg=name)
+    blind, mvp = scored["pilots"]["f1"]
+    assert blind == 0 < mvp
+    found = records["predicted"]
+    np.testing.assert_array_equal(found[:, :, 0], found[0, :, 0][None].repeat(2, axis=0))
+    assert scored["predictor"]["f1"][0] > 0.5
+
+
+def test_alerts_are_scored_where_somebody_asks_and_under_other_conditions():
+    plain = envs_jax.make("atc/head_on")
+    assert plain.condense is None
+    (shifted,), (other,) = plain.shifts(["speed"]), plain.scenarios(["parallel"])
+    for env in (shifted.env, other.env):
+        assert env.condense is not None and env.shown[-1] == "alerts.pilots.f1"

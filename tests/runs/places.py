@@ -1,4 +1,7 @@
-"""The probe world of `fake` in two places, near and far, with shifts of its targets: what tests of deployment fly."""
+"""The probe world of `fake` in two places, near and far, with shifts of its targets: what tests of deployment fly.
+
+Its score has a number that comes from whole records and that the first seed and far targets do not have.
+"""
 
 import dataclasses
 
@@ -12,6 +15,8 @@ from envs_jax.base import Environment, ShiftGroup
 
 FACTORS = {"near": 1.0, "far": 2.0}
 SIZES = 0.0, -0.1, 0.1, 0.2
+KNOWN_UP_TO = 0.75
+"""Targets with a larger one among them have no `gap`."""
 
 
 def register(setitem) -> None:
@@ -27,7 +32,13 @@ def make_env(place: str, **settings) -> Environment:
 
     def score(split, records, cache_dir=None):
         worst = records["reward"].sum(axis=2).min(axis=1).tolist()
-        return env.score(split, records, cache_dir)._replace(detail={"worst": worst}, bound=None, percent_of_bound=None)
+        gap = records["apart"].mean(axis=(1, 2))
+        unknown = (np.arange(len(gap)) < len(gap) - 1) | (records["target"].max() > KNOWN_UP_TO)
+        detail = {"worst": worst, "inner": {"gap": np.where(unknown, np.nan, gap).tolist()}}
+        return env.score(split, records, cache_dir)._replace(detail=detail, bound=None, percent_of_bound=None)
+
+    def condense(records, params):
+        return {"apart": jnp.abs(records["action"][:, 0, 0] - records["state"].target)}
 
     def known(names, possible):
         for name in names:
@@ -37,8 +48,8 @@ def make_env(place: str, **settings) -> Environment:
     def shifts(kinds):
         known(kinds or (), ("target",))
         labels = [
-            {"kind": "target" if size else "none", "who": "all", "axis": "", "size": size, "unit": "", "scale": "small"}
-            for size in SIZES
+            {"kind": "target" if size else "none", "who": "all", "axis": "", "size": size, "unit": "", "scale": scale}
+            for size, scale in zip(SIZES, ("", "small", "small", "large"), strict=True)
         ]
         shifted = np.stack([np.asarray(splits["test"]) + size for size in SIZES])
         return [ShiftGroup(world, labels, shifted, {"target": 2})]
@@ -49,7 +60,8 @@ def make_env(place: str, **settings) -> Environment:
         return [ShiftGroup(world, [{"scenario": name} for name in names], jax.device_get(params))]
 
     world = dataclasses.replace(
-        env, name=f"places/{place}", default_params=splits["train"], splits=splits, score=score, shown=("worst",),
+        env, name=f"places/{place}", default_params=splits["train"], splits=splits, score=score,
+        condense=condense, shown=("worst", "inner.gap"),
         shifts=shifts, scenarios=scenarios, rules={"still": lambda key, state, params: jnp.zeros(1)},
         compared=("still",),
     )  # fmt: skip

@@ -40,8 +40,17 @@ def far(near, trained):
     return trained("places/far")
 
 
+def strict(path):
+    """JSON without the NaN that Python would write and read."""
+
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
 def final(run_dir):
-    return json.loads((run_dir / "eval" / "final_test.json").read_text())
+    return strict(run_dir / "eval" / "final_test.json")
 
 
 def test_shifts(near, tmp_path, capsys):
@@ -49,9 +58,9 @@ def test_shifts(near, tmp_path, capsys):
     assert evaluate.main(["--run", str(near), "--shift", "target", "env.target_scale=1.0", "--json", str(out)]) == 0
     printed = capsys.readouterr().out
     assert all(word in printed for word in ("unshifted", "target", "points", "worst", "2 shifts left out"))
-    report = json.loads(out.read_text())
+    report = strict(out)
     rows, score = report["shifts"], final(near)
-    assert [row["size"] for row in rows] == list(places.SIZES) and report["columns"] == ["points", "worst"]
+    assert [row["size"] for row in rows] == list(places.SIZES) and report["columns"] == ["points", "worst", "gap"]
     assert rows[0]["points"] == pytest.approx(score["policy"], rel=1e-6)
     assert rows[0]["worst"] == pytest.approx(np.mean(score["detail"]["worst"]), rel=1e-6)
     for row in rows:
@@ -96,6 +105,28 @@ def test_scenarios(near, far, tmp_path, capsys):
     assert len(pd.read_csv(near / "eval" / "scenarios.csv")) == len(cells)
 
 
+def test_numbers_that_some_do_not_have(near, far, tmp_path, capsys):
+    """Means are those of the seeds that have one; without any the number is null in JSON and empty in tables."""
+    out = tmp_path / "out.json"
+    assert evaluate.main(["--run", str(near), "--shift", "--json", str(out)]) == 0
+    assert "–" in capsys.readouterr().out
+    rows, (unknown, known) = strict(out)["shifts"], final(near)["detail"]["inner"]["gap"]
+    assert unknown is None and rows[0]["gap"] == pytest.approx(known, rel=1e-6) and known > 0
+    assert rows[2]["gap_change"] == pytest.approx(rows[2]["gap"] - known) and rows[2]["gap_change"] != 0
+    assert rows[3]["gap"] is rows[3]["gap_change"] is None
+    assert pd.read_csv(near / "eval" / "shifts.csv")["gap"].isna().tolist() == [False, False, False, True]
+    assert (near / "plots" / "shifts_gap.png").stat().st_size > 10_000
+    assert evaluate.main(["--run", str(near), str(far), "--scenarios", "near", "far", "--json", str(out)]) == 0
+    assert "–" in capsys.readouterr().out
+    cells = {(cell["pilot"], cell["scenario"]): cell for cell in strict(out)["cells"]}
+    assert cells["places_near", "near"]["gap"] == pytest.approx(known, rel=1e-6)
+    targets = fake.TARGETS["test"]
+    assert cells["still", "near"]["gap"] == pytest.approx(np.abs(targets).mean(), rel=1e-6)
+    for pilot in ("places_near", "places_far", "still"):
+        assert cells[pilot, "far"]["gap"] is cells[pilot, "far"]["gap_change"] is None
+    assert cells["places_far", "near"]["gap"] > 0 and cells["places_far", "near"]["gap_change"] is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -125,11 +156,11 @@ def test_worlds_without_other_conditions(finished_run, capsys, flag):
 
 @pytest.mark.slow
 def test_air_traffic(trained, tmp_path):
-    """A policy of two aircraft under shifts, and with three aircraft."""
+    """A policy of two aircraft under shifts, and with three aircraft; alerts are scored as in a plain evaluation."""
     tiny = {"hidden_sizes": [8]}
     run_dir = trained(
         "atc/head_on",
-        env={"max_episode_steps": 30},
+        env={"max_episode_steps": 30, "enable_hallucination_detection": True},
         epochs=1,
         algo={"name": "ppo", "total_env_steps": 32, "num_envs": 4, "steps_per_update": 8, "minibatches": 1,
               "epochs": 1, "actor": tiny, "critic": tiny},
@@ -138,6 +169,7 @@ def test_air_traffic(trained, tmp_path):
     out, score = tmp_path / "out.json", final(run_dir)
     shown = {"success": score["policy"]}
     shown |= {name: score["detail"][name][0] for name in ("los_risk", "min_separation_nm", "reached_ratio")}
+    shown["f1"] = score["detail"]["alerts"]["pilots"]["f1"][0]
     arguments = ["--run", str(run_dir), "--episodes", "3", "--json", str(out)]
     assert evaluate.main([*arguments, "--shift", "speed", "heading", "delay", "aircraft"]) == 0
     rows = json.loads(out.read_text())["shifts"]
@@ -150,4 +182,7 @@ def test_air_traffic(trained, tmp_path):
     assert {name: cells["atc_head_on", "head_on"][name] for name in shown} == pytest.approx(shown, rel=1e-5)
     for rule, success in score["baselines"].items():
         assert cells[rule, "head_on"]["success"] == success
+    rules = score["detail"]["rules"]
+    f1 = dict(zip(rules["names"], rules["alerts"]["pilots"]["f1"], strict=True))
+    assert {rule: cells[rule, "head_on"]["f1"] for rule in f1} == pytest.approx(f1) and f1["mvp"] > f1["noop"] == 0
     assert cells["atc_head_on", "t_formation"]["min_separation_nm"] > 0

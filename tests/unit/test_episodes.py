@@ -1,11 +1,15 @@
 """Whole episodes: rules fly from the same starts as anybody else, and everything about a step can be kept."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import envs_jax
+from envs_jax.adapters import with_agent_axis
 from envs_jax.episodes import play, play_rules
 from purerl.config import load_suite
 
@@ -46,6 +50,36 @@ def test_whole_records_chain_states(together):
 def test_without_whole_only_scalars_are_kept():
     run = jax.jit(lambda key: play_rules(ENV, ENV.default_params, ("noop",), jnp.arange(2), key))
     assert {x.shape for x in run(jax.random.key(0)).values()} == {(1, 2, 30)}
+
+
+def test_condensed_records_are_of_everything_and_of_the_parameters():
+    def condense(records, params):
+        pushed = params.g * records["action"][:, 0, 0]
+        return {"pushed": pushed, "places": (records["state"].theta, records["case"])}
+
+    pendulum = with_agent_axis(envs_jax.make("gymnax:Pendulum-v1", max_steps_in_episode=10))
+    env = dataclasses.replace(pendulum, condense=condense)
+    params = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * 2), env.default_params)
+    params = params.replace(g=jnp.array([10.0, 5.0]))
+    cases = jnp.array([4, 2])
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(0, None))
+    def run(params, key):
+        def act(memory, obs, state, key):
+            return obs[..., :1], memory
+
+        return [play(env, params, act, (), cases, key, whole).records for whole in (True, False)]
+
+    with jax.debug_key_reuse(False):  # twice the same episodes
+        whole, scalars = jax.device_get(run(params, jax.random.key(0)))
+    assert {x.shape for x in jax.tree.leaves(scalars)} == {(2, 2, 10)} and "state" not in scalars
+    for records in (whole, scalars):
+        expected = np.array([10.0, 5.0])[:, None, None] * whole["action"][..., 0, 0]
+        np.testing.assert_allclose(records["pushed"], expected, rtol=1e-5)
+        theta, case = records["places"]
+        np.testing.assert_array_equal(theta, whole["state"].theta)
+        np.testing.assert_array_equal(case[0, :, 0], cases)
 
 
 def test_a_suite_is_its_members_and_anything_else_itself(tmp_path):
