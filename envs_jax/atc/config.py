@@ -9,7 +9,7 @@ from envs_jax.atc.scenarios import CIRCLES, FIVE, MAX_STEPS, MAX_WIND_KT, NINE
 
 GENERIC = "generic"
 SCENARIOS = (*FIVE, *NINE, *CIRCLES, GENERIC)
-Family = Literal["circle", "crossing", "merge", "chase", "converging", "uniform"]
+Family = Literal["circle", "crossing", "merge", "chase", "converging", "lattice", "uniform"]
 
 
 class _Strict(BaseModel):
@@ -41,7 +41,15 @@ class TrafficConfig(_Strict):
     """Random traffic of the scenario `generic`."""
 
     families: dict[Family, float] = Field(
-        {"circle": 0.15, "crossing": 0.25, "merge": 0.2, "chase": 0.1, "converging": 0.2, "uniform": 0.1},
+        {
+            "circle": 0.15,
+            "crossing": 0.2,
+            "merge": 0.2,
+            "chase": 0.1,
+            "converging": 0.15,
+            "lattice": 0.1,
+            "uniform": 0.1,
+        },
         description="weights of the kinds of scene",
     )
     min_aircraft: int = Field(2, ge=1, le=32)

@@ -218,6 +218,21 @@ def _converging(config: "TrafficConfig", u: _Numbers, index, count) -> Scene:
     return Scene(goal_north - distance * cos, goal_east - distance * sin, course, cas, goal_north, goal_east)
 
 
+def _lattice(config: "TrafficConfig", u: _Numbers, index, count) -> Scene:
+    """Two streams that cross: pairs that meet at points of one line, all at much the same time."""
+    pair, second = index // 2, index % 2
+    course = second * jnp.where(u.scene() < 0.5, 1.0, -1.0) * u.scene(40.0, 140.0)
+    cos, sin = _unit(course)
+    line_cos, line_sin = _unit(u.scene(45.0, 135.0))
+    at = (pair - ((count + 1) // 2 - 1) / 2) * u.scene(12.0, 26.0)
+    distance = u.scene(11.0, 22.0) + u.each(-2.0, 2.0)
+    cross_north, cross_east = at * line_cos, at * line_sin
+    aside = u.each(-2.0, 2.0)
+    north, east = cross_north - distance * cos - aside * sin, cross_east - distance * sin + aside * cos
+    cas = _speed(config, u.each())
+    return Scene(north, east, course, cas, cross_north + distance * cos, cross_east + distance * sin)
+
+
 def _uniform(config: "TrafficConfig", u: _Numbers, index, count) -> Scene:
     """Anywhere in a square, across the middle to the other side."""
     half = config.square_nm / 2
@@ -281,6 +296,7 @@ _FAMILIES: dict[str, Callable[..., Scene]] = {
     "merge": _merge,
     "chase": _chase,
     "converging": _converging,
+    "lattice": _lattice,
     "uniform": _uniform,
 }
 
