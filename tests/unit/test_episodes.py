@@ -91,3 +91,5 @@ def test_a_suite_is_its_members_and_anything_else_itself(tmp_path):
     ]
     assert [config.env["name"] for config in load_suite(path, ["env.name=atc/generic"])] == ["atc/generic"]
     assert len(load_suite(path, ["env.name=atc/nine"])) == 9
+    crosses = load_suite(path, ["env.name=atc/crosses"])
+    assert [config.env["name"] for config in crosses] == ["atc/cross_2x2", "atc/cross_3p1", "atc/cross_4all"]
