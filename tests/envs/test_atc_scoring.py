@@ -34,7 +34,7 @@ def test_flying_apart_is_free_of_conflicts_and_no_success(scored):
     apart = scored["apart"]
     assert apart.detail["conflict_free"] == [1.0] and apart.detail["reached_ratio"] == [0.0] and apart.policy == [0.0]
     assert apart.milestones == {"zero_conflict": [False], "perfect": [False]}
-    assert 0 < np.mean(scored["straight"].detail["los_risk"]), "without turns some lose separation"
+    assert np.mean(scored["straight"].detail["los_risk"]) > 0, "without turns some lose separation"
 
 
 def test_flying_apart_keeps_the_streak_at_zero(scored):
