@@ -331,7 +331,9 @@ class _Session:
         self.memory = Memory()
         self.times = {"init_s": 0.0, "compile_s": 0.0, "train_s": 0.0, "evaluation_s": 0.0, "checkpoint_s": 0.0}
         self.started, self.wall_clock_before_s = time.monotonic(), 0.0
-        self.metadata = _metadata(self.config, plan, run_dir if resume else None)
+        agents, seen = self.env.num_agents or 1, self.env.observation_space(self.env.default_params).shape[-1]
+        sizes = {"num_agents": agents, "observation_size": seen}
+        self.metadata = {**_metadata(self.config, plan, run_dir if resume else None), **sizes}
         self._write_metadata("running")
         self._print_plan()
         self.state, self.best_policy = self._first_state(resume)

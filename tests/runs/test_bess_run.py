@@ -12,6 +12,7 @@ import envs_jax
 from envs_jax.bess import physics
 from purerl import runner
 from purerl.config import load_config
+from purerl.evaluation import build_env
 
 CONFIG = Path(__file__).parents[2] / "configs" / "bess_td3.yaml"
 SMALL = (
@@ -40,12 +41,14 @@ def finished(tmp_path_factory):
 
 
 def test_the_run_directory_is_complete(finished):
-    _, run_dir = finished
+    config, run_dir = finished
     for name in ("config.yaml", "metadata.json", "training_progress.csv", "metrics.jsonl", "policy/best.npz"):
         assert (run_dir / name).stat().st_size > 0
     for name in ("days_by_season", "profit_by_month", "dispatch_by_hour_and_price", "learning_curve", "losses"):
         assert (run_dir / "plots" / f"{name}.png").stat().st_size > 5000
-    assert json.loads((run_dir / "metadata.json").read_text())["status"] == "finished"
+    metadata = json.loads((run_dir / "metadata.json").read_text())
+    assert (metadata["status"], metadata["num_agents"]) == ("finished", 1)
+    assert metadata["observation_size"] == build_env(config).observation_space(None).shape[-1]
     assert any((run_dir / "tensorboard").iterdir())
 
 
