@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from purerl import record, runner
+from purerl import evaluate, record, runner
 from purerl.config import load_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -93,3 +93,51 @@ def test_without_memory_the_hidden_velocities_are_missed(tmp_path):
     forgetful = [f"algo.{network}.lstm_hidden_size=0" for network in ("actor", "critic")]
     report = trained_report("cartpole_hidden_ppo.yaml", tmp_path / "run", *forgetful)
     assert max(report["policy_per_seed"]) < 100.0
+
+
+@pytest.mark.parametrize(
+    ("config", "scenario", "success"),
+    [
+        ("atc_head_on_ppo.yaml", "head_on", 0.98),
+        ("atc_parallel_ppo.yaml", "parallel", 0.97),
+        ("atc_t_formation_ppo.yaml", "t_formation", 0.98),
+        ("atc_canonical_crossing_ppo.yaml", "canonical_crossing", 0.98),
+        ("atc_converging_ppo.yaml", "converging", 0.955),
+        ("atc_merges_ppo.yaml", "merge_2x2", 0.98),
+        ("atc_crosses_ppo.yaml", "cross_3p1", 0.98),
+        ("atc_chases_ppo.yaml", "chase_4all", 0.97),
+        ("atc_canonical_crossing_mappo.yaml", "canonical_crossing", 0.95),
+        ("atc_canonical_crossing_appo.yaml", "canonical_crossing", 0.95),
+        ("atc_canonical_crossing_impala.yaml", "canonical_crossing", 0.9),
+        ("atc_canonical_crossing_sac.yaml", "canonical_crossing", 0.9),
+    ],
+)
+def test_aircraft_arrive_apart(config, scenario, success, tmp_path):
+    report = trained_report(config, tmp_path / "run", f"env.name=atc/{scenario}")
+    assert report["policy"] >= success
+    assert report["policy"] > report["baselines"]["noop"]
+
+
+def test_conservative_learning_beats_cloning_of_the_same_flights(tmp_path):
+    data, cql = tmp_path / "mix.npz", CONFIGS / "atc_canonical_crossing_cql.yaml"
+    mix = ["mvp:1:0.3", "go_to_waypoint:1:0.3", "evade_right:1:0.3", "random"]
+    size = ["--episodes", "2000", "--num-envs", "100"]
+    assert record.main(["--config", str(cql), "--out", str(data), *size, "--behaviour", *mix]) == 0
+    conservative, cloned = (
+        trained_report(f"atc_canonical_crossing_{name}.yaml", tmp_path / name, f"algo.dataset={data}")
+        for name in ("cql", "bc")
+    )
+    assert conservative["policy"] > cloned["policy"] and conservative["return"] > cloned["return"]
+    assert np.mean(conservative["detail"]["los_risk"]) < np.mean(cloned["detail"]["los_risk"])
+
+
+def test_one_policy_for_random_traffic_flies_scenarios_that_it_never_saw(tmp_path):
+    run_dir, out = tmp_path / "generic", tmp_path / "scenarios.json"
+    report = trained_report("atc_generic_ppo.yaml", run_dir)
+    assert report["policy"] > max(report["baselines"].values())
+    arguments = ["--run", str(run_dir), "--scenarios", "five", "nine", "--episodes", "256", "--json", str(out)]
+    assert evaluate.main(arguments) == 0
+    cells = [cell for cell in json.loads(out.read_text())["cells"] if cell["pilot"] == run_dir.name]
+    lost = {cell["scenario"]: cell["los_risk"] for cell in cells}
+    assert len(lost) == 14
+    assert lost.pop("converging") <= 0.08 and max(lost.values()) <= 0.02, lost
