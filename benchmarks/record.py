@@ -23,12 +23,14 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Short commit of the checkout, with a mark where the working tree differs from it."""
-    root = Path(__file__).parents[1]
-    answer = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=root, capture_output=True, text=True, check=False
-    )
-    return answer.stdout.strip() or "unknown"
+    """Short commit of the checkout, with a mark where the working tree differs from it in more than records."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(["git", *arguments], cwd=RESULTS.parents[1], capture_output=True, text=True, check=False)
+
+    name = git("rev-parse", "--short=12", "HEAD").stdout.strip()
+    same = git("diff", "--quiet", "HEAD", "--", ".", ":!benchmarks/results").returncode == 0
+    return f"{name}{'' if same else '-dirty'}" if name else "unknown"
 
 
 COMMIT = commit()
