@@ -27,7 +27,7 @@ from envs_jax.atc.flights import Approaches, Flights
 from envs_jax.atc.params import SUBSTEPS
 from envs_jax.episodes import POLICY, Material, Replay
 
-COLORS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#B59B00", "#555555")
+COLORS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#B59B00", "#555555", "#7A3E9D", "#7A4A1E")
 LOSS = "#D00000"
 STYLES = {POLICY: ("#0072B2", "-"), "noop": ("#555555", ":"), "mvp": ("#B59B00", "--")}
 """Colour and line of the policy and of the pilots that are flown beside it."""

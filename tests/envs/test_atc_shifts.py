@@ -245,7 +245,7 @@ def test_scenarios_of_as_many_aircraft_are_one_group(crossing_env):
     alone = envs_jax.make("atc/converging").default_params
     for a, b in zip(jax.tree.leaves(groups[2].params), jax.tree.leaves(alone), strict=True):
         np.testing.assert_array_equal(a[1], b)
-    assert sum(len(group.labels) for group in crossing_env.scenarios(["all"])) == 15
+    assert sum(len(group.labels) for group in crossing_env.scenarios(["all"])) == 17
     with pytest.raises(ValueError, match="unknown scenario 'sixfold'; known are head_on"):
         crossing_env.scenarios(["sixfold"])
 
