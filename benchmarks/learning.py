@@ -29,21 +29,15 @@ def run(*arguments: str) -> float:
     return time.monotonic() - start
 
 
-def without_places(report: dict[str, Any]) -> dict[str, Any]:
-    """A report without the table by month and without folders of this machine."""
-    report["detail"].pop("months", None)
-    report.pop("run", None)
-    if "env" in report:
-        report["env"] = {k: Path(v).name if k == "data_path" and v else v for k, v in report["env"].items()}
-    return report
-
-
 def score(run_dir: Path, *arguments: str) -> dict[str, Any]:
-    """What `purerl.evaluate` reports."""
+    """What `purerl.evaluate` reports, without the table by month and the folders of this machine."""
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         seconds = run("purerl.evaluate", "--run", str(run_dir), "--json", file.name, *arguments)
         report = json.loads(Path(file.name).read_text())
-    return {**without_places(report), "evaluation_wall_clock_s": round(seconds, 1)}
+    report["detail"].pop("months", None)
+    report.pop("run", None)
+    report["env"] = {k: Path(v).name if k == "data_path" and v else v for k, v in report["env"].items()}
+    return {**report, "evaluation_wall_clock_s": round(seconds, 1)}
 
 
 def main() -> None:
@@ -67,7 +61,8 @@ def main() -> None:
         stem = f"{world}_{args.scenario}_{stem.rpartition('_')[2]}"
     train_s = run("purerl.train", "--config", str(args.config), "--run-dir", str(run_dir), *chosen)
     test = json.loads(next((run_dir / "eval").glob("final_*.json")).read_text())
-    values: dict[str, Any] = {"train_wall_clock_s": round(train_s, 1), "test": without_places(test)}
+    test["detail"].pop("months", None)
+    values: dict[str, Any] = {"train_wall_clock_s": round(train_s, 1), "test": test}
     metadata = json.loads((run_dir / "metadata.json").read_text())
     values["session"] = metadata["session"]
     if args.data:

@@ -124,13 +124,13 @@ def crossing_rows() -> list[list[str]]:
     return rows
 
 
-def matrix_rows(number: str, digits: int = 3) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the policy for all traffic and the best rule in every scenario."""
+def matrix_rows(number: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of one number of the policy for random traffic and of the scripted pilots in every scenario."""
     cells = json.loads((RESULTS / "scenarios_atc_generic.json").read_text())["values"]["cells"]
     pilots = list(dict.fromkeys(cell["pilot"] for cell in cells))
     scenarios = list(dict.fromkeys(cell["scenario"] for cell in cells))
     found = {(cell["pilot"], cell["scenario"]): cell[number] for cell in cells}
-    rows = [[f"`{s}`", *(f"{found[pilot, s]:.{digits}f}" for pilot in pilots)] for s in scenarios]
+    rows = [[f"`{s}`", *(f"{found[pilot, s]:.3f}" for pilot in pilots)] for s in scenarios]
     return [number, *pilots], rows
 
 
@@ -148,7 +148,7 @@ def tables() -> str:
         "success, five seeds",
         *RIVALS,
         "5 % below",
-        "time, of one seed",
+        "wall-clock; one seed",
     ]
     crossing = ["configuration", "work", "success", "conflict free", "arrived", "return", "wall-clock"]
     parts = (

@@ -254,7 +254,7 @@ def _crossing(config: "TrafficConfig", u: _Numbers, index, count) -> Scene:
     speed = fast_tas_of_cas(cas * KNOT_MS) / NM_M
     draws = u.each_try(4)
 
-    # A loop over aircraft: as one formula it took half a minute to compile for eight.
+    # A loop over aircraft: written out, the choice among earlier ones takes far longer to compile.
     def place(placed, inputs):
         i, own_speed, (which, angle, miss, time) = inputs
         earlier = jnp.arange(n)[:, None] < i  # [N, 1]
