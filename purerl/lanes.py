@@ -172,9 +172,9 @@ def train_part(
     while progress.epoch < plan.epochs and not stop():
         start = time.monotonic()
         state, metrics = compiled.chunk(state)
-        averages, _ = logging.host_metrics(jax.device_get(metrics))
+        series = logging.host_metrics(jax.device_get(metrics)).series
         progress.seconds["train_s"] += time.monotonic() - start
-        _note_divergence(progress, averages, plan)
+        _note_divergence(progress, series, plan)
         progress.epoch += 1
         last = progress.epoch == plan.epochs
         if last or (settings.every_epochs is not None and progress.epoch % settings.every_epochs == 0):
@@ -188,10 +188,12 @@ def train_part(
     return (policies, progress) if progress.epoch == plan.epochs else None
 
 
-def _note_divergence(progress: Progress, averages: Mapping[str, logging.Averages], plan: Plan) -> None:
-    bad = np.any([~np.isfinite(a.total).all(axis=0) for a in averages.values()], axis=0)
+def _note_divergence(progress: Progress, series: Mapping[str, logging.Series], plan: Plan) -> None:
+    bad = np.any([~np.isfinite(s.value).all(axis=0) for s in series.values()], axis=0)
     for lane in np.flatnonzero(bad):
-        alone = {name: logging.Averages(a.total[:, [lane]], a.weight[:, [lane]]) for name, a in averages.items()}
+        alone = {
+            name: s._replace(value=s.value[:, [lane]], weight=s.weight[:, [lane]]) for name, s in series.items()
+        }  # fmt: skip
         first = logging.first_bad_metric(alone)
         assert first is not None
         update = progress.epoch * plan.updates_per_epoch + first.update + 1

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,9 @@ from purerl.config import ConfigError, Logging, RunConfig
 
 CSV_NAME, JSONL_NAME, TENSORBOARD_NAME = "training_progress.csv", "metrics.jsonl", "tensorboard"
 EPISODE_PREFIX = "episode/"
-EPISODE_COUNT = "episode/count"
+EPISODE_COUNT, AGENT_STEPS = "episode/count", "agent_steps"
+EXTREMES: dict[str, "Fold"] = {"episode/return_min": "min", "episode/return_max": "max"}
+"""Metrics that are not averaged over updates."""
 EVALUATION_COLUMNS = ("eval_score", "eval_return", "eval_percent_of_bound", "eval_q_start_bias")
 TIMING_COLUMNS = ("wall_clock_s", "env_steps_per_s", "gradient_steps_per_s")
 SINGLE_UPDATES_UP_TO = 50
@@ -34,34 +36,50 @@ SINGLE_UPDATES_UP_TO = 50
 # Metrics on the host. Device metrics are arrays [updates] or [updates, seeds], or pairs (sum, count) of such arrays.
 
 
-class Averages(NamedTuple):
-    """Weighted values of one metric: `total / weight`, nothing where the weight is zero."""
+Fold = Literal["mean", "min", "max"]
 
-    total: np.ndarray
+
+class Series(NamedTuple):
+    """One metric over updates; what has no weight does not count."""
+
+    value: np.ndarray
     """[updates, seeds]"""
     weight: np.ndarray
     """[updates, seeds]"""
+    fold: Fold = "mean"
+    """How several updates become one number."""
 
 
-def host_metrics(metrics: Mapping[str, Any]) -> tuple[dict[str, Averages], np.ndarray]:
-    """Metrics of one chunk as weighted values, and the number of finished episodes [updates, seeds].
+class Chunk(NamedTuple):
+    """Metrics of one chunk of updates."""
 
-    `episode/...` values count as many times as episodes ended; `episode/count` is that number.
+    series: dict[str, Series]
+    episodes: np.ndarray
+    """Finished episodes [updates, seeds]."""
+    agent_steps: np.ndarray
+    """Steps of agents that act [updates, seeds]."""
+
+
+def host_metrics(metrics: Mapping[str, Any]) -> Chunk:
+    """Metrics of one chunk. `episode/...` values count as many times as episodes ended; `episode/count` is that number.
+
+    Args:
+        metrics: values [updates] or [updates, seeds], or pairs of such `(sum, count)`.
     """
-    arrays = {name: _matrix(value) for name, value in metrics.items() if not isinstance(value, tuple)}
-    some = next(iter(arrays.values()), None)
-    if some is None:
-        some = _matrix(next(iter(metrics.values()))[0])
-    episodes = arrays.pop(EPISODE_COUNT, np.zeros_like(some))
-    averages = {}
-    for name, value in metrics.items():
-        if isinstance(value, tuple):
-            averages[name] = Averages(_matrix(value[0]), _matrix(value[1]))
-        elif name.startswith(EPISODE_PREFIX) and name != EPISODE_COUNT and EPISODE_COUNT in metrics:
-            averages[name] = Averages(np.where(episodes > 0, arrays[name] * episodes, 0.0), episodes)
-        elif name != EPISODE_COUNT:
-            averages[name] = Averages(arrays[name], np.ones_like(arrays[name]))
-    return averages, episodes
+    pairs = {name: tuple(map(_matrix, v)) for name, v in metrics.items() if isinstance(v, tuple)}
+    arrays = {name: _matrix(v) for name, v in metrics.items() if not isinstance(v, tuple)}
+    nothing = np.zeros_like(next(iter(arrays.values()), None) if arrays else next(iter(pairs.values()))[0])
+    counted = EPISODE_COUNT in arrays
+    episodes, agent_steps = arrays.pop(EPISODE_COUNT, nothing), arrays.pop(AGENT_STEPS, nothing)
+    series = {}
+    for name in metrics:
+        if name in pairs:
+            total, count = pairs[name]
+            series[name] = Series(np.divide(total, count, out=total.copy(), where=count != 0), count)
+        elif name in arrays:
+            weight = episodes if counted and name.startswith(EPISODE_PREFIX) else np.ones_like(arrays[name])
+            series[name] = Series(arrays[name], weight, EXTREMES.get(name, "mean"))
+    return Chunk(series, episodes, agent_steps)
 
 
 def _matrix(value: Any) -> np.ndarray:
@@ -69,9 +87,18 @@ def _matrix(value: Any) -> np.ndarray:
     return array[:, None] if array.ndim == 1 else array
 
 
-def mean_by_seed(averages: Averages, updates: slice = slice(None)) -> list[float | None]:
-    total, weight = averages.total[updates].sum(axis=0), averages.weight[updates].sum(axis=0)
-    return [float(t / w) if w > 0 else None for t, w in zip(total, weight, strict=True)]
+def by_seed(series: Series, updates: slice = slice(None)) -> list[float | None]:
+    """One number per seed, None where nothing has weight."""
+    value, weight = series.value[updates], series.weight[updates]
+    some = np.any(weight > 0, axis=0)
+    match series.fold:
+        case "mean":
+            folded = (value * weight).sum(axis=0) / np.where(some, weight.sum(axis=0), 1.0)
+        case "min":
+            folded = np.where(weight > 0, value, np.inf).min(axis=0)
+        case "max":
+            folded = np.where(weight > 0, value, -np.inf).max(axis=0)
+    return [float(v) if counts else None for v, counts in zip(folded, some, strict=True)]
 
 
 def mean_over_seeds(values: list[float | None]) -> float | None:
@@ -88,12 +115,12 @@ class BadMetric(NamedTuple):
     """Index of the seed."""
 
 
-def first_bad_metric(averages: Mapping[str, Averages]) -> BadMetric | None:
+def first_bad_metric(metrics: Mapping[str, Series]) -> BadMetric | None:
     """The earliest value that is not finite; of one update, the first by name."""
     found = [
-        BadMetric(name, float(values.total[index]), int(index[0]), int(index[1]))
-        for name, values in averages.items()
-        for index in map(tuple, np.argwhere(~np.isfinite(values.total))[:1])
+        BadMetric(name, float(series.value[index]), int(index[0]), int(index[1]))
+        for name, series in metrics.items()
+        for index in map(tuple, np.argwhere(~np.isfinite(series.value))[:1])
     ]
     return min(found, key=lambda bad: (bad.update, bad.name)) if found else None
 
@@ -107,9 +134,10 @@ class Epoch(NamedTuple):
     epoch: int
     update: int
     env_steps: int
+    agent_steps: int
     gradient_steps: int
     episode: int
-    averages: dict[str, Averages]
+    metrics: dict[str, Series]
     evaluation: dict[str, float | None]
     """`EVALUATION_COLUMNS` where this epoch was evaluated, and the streaks of the environment's milestones, if any."""
     timing: dict[str, float]
@@ -122,10 +150,12 @@ class Epoch(NamedTuple):
         return self.env_steps if self.env_steps_per_update else self.gradient_steps
 
     def counters(self) -> dict[str, int]:
-        return {name: getattr(self, name) for name in ("epoch", "update", "env_steps", "gradient_steps", "episode")}
+        names = ("epoch", "update", "env_steps", "agent_steps", "gradient_steps", "episode")
+        return {name: getattr(self, name) for name in names}
 
     def means(self) -> dict[str, float | None]:
-        return {name: mean_over_seeds(mean_by_seed(values)) for name, values in self.averages.items()}
+        """Of the whole chunk, averaged over the seeds."""
+        return {name: mean_over_seeds(by_seed(series)) for name, series in self.metrics.items()}
 
 
 def _column(name: str) -> str:
@@ -140,7 +170,7 @@ def _csv_row(epoch: Epoch) -> dict[str, Any]:
 
 def _json_rows(epoch: Epoch) -> list[dict[str, Any]]:
     """One row per update, or per epoch when those are many; timing is left out so that equal runs give equal files."""
-    updates, seeds = next(iter(epoch.averages.values())).total.shape
+    updates, seeds = next(iter(epoch.metrics.values())).value.shape
     spans = [slice(i, i + 1) for i in range(updates)] if updates <= SINGLE_UPDATES_UP_TO else [slice(0, updates)]
     rows = []
     for span in spans:
@@ -151,12 +181,12 @@ def _json_rows(epoch: Epoch) -> list[dict[str, Any]]:
             "env_steps": epoch.env_steps - behind * epoch.env_steps_per_update,
             "gradient_steps": epoch.gradient_steps - behind * epoch.gradient_steps_per_update,
         }
-        by_seed = {_column(name): mean_by_seed(values, span) for name, values in epoch.averages.items()}
-        row |= {name: mean_over_seeds(values) for name, values in by_seed.items()}
+        per_seed = {_column(name): by_seed(series, span) for name, series in epoch.metrics.items()}
+        row |= {name: mean_over_seeds(values) for name, values in per_seed.items()}
         if seeds > 1:
-            row["per_seed"] = by_seed
+            row["per_seed"] = per_seed
         rows.append(row)
-    rows[-1]["episode"] = epoch.episode
+    rows[-1] |= {"agent_steps": epoch.agent_steps, "episode": epoch.episode}
     rows[-1] |= epoch.evaluation
     return rows
 

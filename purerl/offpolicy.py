@@ -182,7 +182,8 @@ class Source(NamedTuple):
         return Sequences(obs, action, reward, terminated, legal, alive, span)  # type: ignore[arg-type]
 
     def fill(self, key_worlds, key_warm, memory, gamma, guided: bool):
-        """Fresh environments after the warm-up, a replay with its steps, and the steps whose windows are open.
+        """Fresh environments after the warm-up, a replay with its steps, the steps whose windows are open, and how many
+        steps of agents it took.
 
         Args:
             memory: what `worlds.carry` is at the start.
@@ -206,22 +207,22 @@ class Source(NamedTuple):
             return action, worlds.carry, None
 
         def body(carry, key, _):
-            worlds, ring, recent = carry
-            worlds, steps, _ = self.collect(worlds, act, draw, key)
+            worlds, ring, recent, agent_steps = carry
+            worlds, steps, tally = self.collect(worlds, act, draw, key)
             items, recent = self.items(recent, steps, gamma)
-            return (worlds, push(ring, items), recent), None
+            return (worlds, push(ring, items), recent, agent_steps + tally.agent_steps), None
 
         worlds = rollout.start_worlds(env, params, key_worlds, config.num_envs, memory)
-        recent = None
+        recent, agent_steps = None, jnp.zeros((), jnp.int32)
         if config.sequence_length == 1 and config.n_step > 1:
             key_warm, key_recent = jax.random.split(key_warm)
-            worlds, steps, _ = self.collect(worlds, act, draw, key_recent, config.n_step - 1)
-            recent = self._recorded(steps)
+            worlds, steps, tally = self.collect(worlds, act, draw, key_recent, config.n_step - 1)
+            recent, agent_steps = self._recorded(steps), tally.agent_steps
 
         one_push = jax.eval_shape(lambda: self.items(recent, self.collect(worlds, act, draw, key_warm)[1], gamma)[0])
         ring = make_ring(one_push, config.capacity())
         keys = jax.random.split(key_warm, config.warmup_pushes())
-        return rollout.scan_with_keys(body, (worlds, ring, recent), keys)[0]
+        return rollout.scan_with_keys(body, (worlds, ring, recent, agent_steps), keys)[0]
 
     def warmup_env_steps(self) -> int:
         """Environment steps that `fill` takes."""
@@ -301,6 +302,8 @@ class State:
     updates: jax.Array
     """Update calls done."""
     hparams: Any
+    warmup_agent_steps: jax.Array
+    """Steps of agents in the warm-up; the first update tells them with its own, then it is zero."""
 
 
 def first_state(source: Source, keys, params, target, optimizer, memory, hparams, guided: bool) -> State:
@@ -312,10 +315,10 @@ def first_state(source: Source, keys, params, target, optimizer, memory, hparams
         memory, guided: as for `Source.fill`.
     """
     key_worlds, key_warm, key_run = keys
-    worlds, ring, recent = source.fill(key_worlds, key_warm, memory, hparams.gamma, guided)
+    worlds, ring, recent, agent_steps = source.fill(key_worlds, key_warm, memory, hparams.gamma, guided)
     zero = jnp.zeros((), jnp.int32)
     learner = Learner(params, jax.tree.map(jnp.copy, target), optimizer, zero)
-    return State(learner, ring, recent, worlds, key_run, jnp.copy(zero), hparams)
+    return State(learner, ring, recent, worlds, key_run, jnp.copy(zero), hparams, agent_steps)
 
 
 GradientBlock = Callable[[Learner, Ring, jax.Array, jax.Array, Any], tuple[Learner, dict[str, jax.Array]]]
@@ -328,7 +331,7 @@ def advanced(
     """One update call: steps into the replay, then blocks of gradient steps; `(state, steps, metrics)`."""
     config = source.config
     key, key_collect, key_draw, key_blocks = jax.random.split(state.key, 4)
-    worlds, steps, sums = source.collect(state.worlds, act, draw, key_collect)
+    worlds, steps, tally = source.collect(state.worlds, act, draw, key_collect)
     items, recent = source.items(state.recent, steps, state.hparams.gamma)
     ring = push(state.ring, items)
     blocks = config.gradient_steps() // config.policy_delay
@@ -341,9 +344,10 @@ def advanced(
         indices,
     )
     metrics = sharding.mean_over_shares({name: jnp.mean(values) for name, values in watched.items()})
-    metrics |= rollout.episode_means(sums)
+    metrics |= rollout.tally_metrics(tally._replace(agent_steps=tally.agent_steps + state.warmup_agent_steps))
     metrics["learning_rate_factor"] = config.learning_rate_factor(state.learner.gradient_steps)
-    return State(learner, ring, recent, worlds, key, state.updates + 1, state.hparams), steps, metrics
+    told = jnp.zeros_like(state.warmup_agent_steps)
+    return State(learner, ring, recent, worlds, key, state.updates + 1, state.hparams, told), steps, metrics
 
 
 def own_ends(steps: rollout.Steps) -> tuple[jax.Array, jax.Array]:

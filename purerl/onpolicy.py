@@ -364,7 +364,7 @@ class Actors:
         return policies.env_action(self.space, dist.action(raw)), carry
 
     def record(self, policy: Policy, worlds: rollout.Worlds, key):
-        """The next roll-out: `(worlds, RollOut, EpisodeSums)`."""
+        """The next roll-out: `(worlds, RollOut, Tally)`."""
 
         def draw_noise(key):
             return policies.draw_noise(self.space, key, (self.config.num_envs, self.team.agents))
@@ -377,8 +377,8 @@ class Actors:
             return policies.env_action(self.space, dist.action(raw)), carry, (raw, outputs)
 
         num_steps = self.config.steps_per_update
-        after, steps, sums = rollout.collect(self.env, self.env_params, worlds, choose, draw_noise, key, num_steps)
-        return after, RollOut(steps, worlds.carry), sums
+        after, steps, tally = rollout.collect(self.env, self.env_params, worlds, choose, draw_noise, key, num_steps)
+        return after, RollOut(steps, worlds.carry), tally
 
     def seen(self, policy: Policy, recorded: RollOut) -> tuple[Trajectory, Any, jax.Array]:
         """The learners' view of a roll-out with `policy`'s normaliser, the actors' memories, and the observations."""

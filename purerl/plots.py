@@ -133,6 +133,9 @@ def losses_figure(progress: pd.DataFrame) -> Figure:
                 known = progress[[clock, name]].dropna()
                 marker = "o" if name.startswith("eval_") else None
                 ax.plot(known[clock], known[name], label=name, lw=1.4, marker=marker, ms=3)
+        if names[0] == "return" and "return_min" in progress:
+            known = progress[[clock, "return_min", "return_max"]].dropna()
+            ax.fill_between(*known.to_numpy().T, color="C0", alpha=0.15, lw=0, label="smallest to largest")
         if logarithmic and (progress[names[0]] > 0).any():
             ax.set_yscale("log")
         if title.startswith("value") or title.startswith("critic means"):

@@ -1,4 +1,4 @@
-"""Vectorised stepping of B environments with auto-reset, and statistics of the episodes that end on the way."""
+"""Vectorised stepping of B environments with auto-reset, and counts of the episodes that end on the way."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -52,11 +52,18 @@ class Steps(NamedTuple):
     """After the step, before a reset."""
 
 
-class EpisodeSums(NamedTuple):
-    """Sums over the episodes that ended: divide by `episodes` for means."""
+class Tally(NamedTuple):
+    """Counts of a roll-out, and of the episodes that ended in it; `tally_metrics` says them as metrics."""
 
     total: dict[str, jax.Array]
+    """Sums over the episodes that ended: divide by `episodes` for means."""
     episodes: jax.Array
+    return_min: jax.Array
+    """Smallest return of the episodes that ended, over all agents together; +inf where none did."""
+    return_max: jax.Array
+    """-inf where no episode ended."""
+    agent_steps: jax.Array
+    """Steps of agents that act: those `alive`, or all."""
 
 
 Act = Callable[[Worlds, Any], tuple[jax.Array, Any, Any]]
@@ -87,7 +94,7 @@ def facts_of(env: Environment, params, state) -> Facts:
 def collect(
     env: Environment, params, worlds: Worlds, act: Act, draw: Draw, key: jax.Array, num_steps: int,
     shared: bool = False, whole_episodes: bool = False,
-) -> tuple[Worlds, Steps, EpisodeSums]:  # fmt: skip
+) -> tuple[Worlds, Steps, Tally]:  # fmt: skip
     """Step all environments `num_steps` times; recurrent memory is emptied where an episode ends.
 
     Random numbers and resets of all steps are drawn before the loop: inside it they would be many small computations,
@@ -98,7 +105,7 @@ def collect(
 
     Args:
         shared: devices that share a batch step their own share of the environments, and what comes back is that share:
-            worlds [B / devices, ...], steps [T, B / devices, ...] and sums over them. `worlds` is given whole, and the
+            worlds [B / devices, ...], steps [T, B / devices, ...] and their tally. `worlds` is given whole, and the
             numbers are those of one device.
         whole_episodes: all worlds are at the start of an episode and `num_steps` is one episode of
             `env.episode_length`: one reset for each instead of one at every step.
@@ -138,7 +145,6 @@ def collect(
         before, after = facts_of(env, params, worlds.state), facts_of(env, params, state_next)
         gains = {"return": jnp.sum(reward, axis=1), **{name: info[source] for name, source in env.episode_sums.items()}}
         running = {name: total + gains[name] for name, total in worlds.running.items()}
-        ended = {name: jnp.sum(jnp.where(done, total, 0.0)) for name, total in running.items()}
         learned = reward if env.reward_scale == 1 else env.reward_scale * reward
         steps = Steps(worlds.obs, action, learned, terminated, truncated, final_obs, extra, before, after)
         worlds = Worlds(
@@ -147,10 +153,23 @@ def collect(
             jax.tree.map(lambda x: jnp.where(done.reshape(-1, *[1] * (x.ndim - 1)), 0, x), carry),
             {name: jnp.where(done, 0.0, total) for name, total in running.items()},
         )
-        return worlds, (steps, ended, jnp.sum(done))
+        return worlds, (steps, running)
 
-    worlds, (steps, ended, count) = scan_with_keys(body, worlds, key_step, (noise, restarts))
-    return worlds, steps, EpisodeSums({name: jnp.sum(x) for name, x in ended.items()}, jnp.sum(count))
+    worlds, (steps, running) = scan_with_keys(body, worlds, key_step, (noise, restarts))
+    return worlds, steps, tally_of(steps, running)
+
+
+def tally_of(steps: Steps, running: dict[str, jax.Array]) -> Tally:
+    """Tally of recorded steps; `running` [T, B] are the sums of every unfinished episode after each step."""
+    done = steps.terminated | steps.truncated
+    alive = steps.facts.alive
+    return Tally(
+        total={name: jnp.sum(jnp.where(done, total, 0.0)) for name, total in running.items()},
+        episodes=jnp.sum(done),
+        return_min=jnp.min(jnp.where(done, running["return"], jnp.inf)),
+        return_max=jnp.max(jnp.where(done, running["return"], -jnp.inf)),
+        agent_steps=jnp.asarray(steps.reward.size) if alive is None else jnp.sum(alive),
+    )
 
 
 def scan_with_keys(body: Callable[..., tuple[Any, Any]], carry: Any, keys: jax.Array, xs: Any = None):
@@ -171,8 +190,26 @@ def _bytes(shapes: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
-def episode_means(sums: EpisodeSums) -> dict[str, jax.Array]:
-    """Metrics `episode/<name>`: means over the episodes that ended; zero where none did (see `episode/count`)."""
-    count = jnp.maximum(sums.episodes, 1)
-    means = {f"episode/{name}": total / count for name, total in sums.total.items()}
-    return {**means, "episode/count": sums.episodes}
+def tally_over_shares(tally: Tally) -> Tally:
+    """The tally of all devices that share a batch, from that of each."""
+    return Tally(
+        total=sharding.sum_over_shares(tally.total),
+        episodes=sharding.sum_over_shares(tally.episodes),
+        return_min=sharding.min_over_shares(tally.return_min),
+        return_max=sharding.max_over_shares(tally.return_max),
+        agent_steps=sharding.sum_over_shares(tally.agent_steps),
+    )
+
+
+def tally_metrics(tally: Tally) -> dict[str, jax.Array]:
+    """Metrics `episode/<name>`, means over the episodes that ended, `episode/return_min`, `episode/return_max` and
+    `agent_steps`. Those of episodes are zero where none ended (see `episode/count`)."""
+    some = tally.episodes > 0
+    means = {f"episode/{name}": total / jnp.maximum(tally.episodes, 1) for name, total in tally.total.items()}
+    return {
+        **means,
+        "episode/return_min": jnp.where(some, tally.return_min, 0.0),
+        "episode/return_max": jnp.where(some, tally.return_max, 0.0),
+        "episode/count": tally.episodes,
+        "agent_steps": tally.agent_steps,
+    }

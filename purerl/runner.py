@@ -191,6 +191,7 @@ class Memory:
 
     epoch: int = 0
     episodes: int = 0
+    agent_steps: int = 0
     best_scores: list[float] | None = None
     """Best evaluation of every seed."""
     best_returns: list[float] | None = None
@@ -420,15 +421,16 @@ class _Session:
         """One chunk and all that follows it; a bad metric means that nothing of this chunk was kept."""
         start = time.monotonic()
         self.state, metrics = chunk(self.state)
-        averages, episodes = logging.host_metrics(jax.device_get(metrics))
+        done = logging.host_metrics(jax.device_get(metrics))
         seconds = time.monotonic() - start
         self.times["train_s"] += seconds
-        bad = logging.first_bad_metric(averages)
+        bad = logging.first_bad_metric(done.series)
         if bad:
             return bad
         self.memory.epoch += 1
-        self.memory.episodes += round(float(episodes.sum(axis=0).mean()))
-        self._count_bands(averages, episodes)
+        self.memory.episodes += round(float(done.episodes.sum(axis=0).mean()))
+        self.memory.agent_steps += round(float(done.agent_steps.sum(axis=0).mean()))
+        self._count_bands(done)
         last = self.memory.epoch == self.plan.epochs
         settings = self.config.evaluation
         is_new_best, summary = self._evaluate() if last or self._due(settings.every_epochs) else (False, {})
@@ -436,7 +438,7 @@ class _Session:
         if self._due(settings.quick_every_epochs):
             self._quick_evaluation()
         self.memory.wall_clock_s = self.wall_clock_before_s + time.monotonic() - self.started
-        record = self._record(averages, summary, seconds)
+        record = self._record(done.series, summary, seconds)
         # Logs first: whatever a checkpoint contains has been logged, so resuming only ever has to cut logs back.
         log.write(record)
         due = self._due(self.config.checkpointing.every_epochs)
@@ -445,16 +447,17 @@ class _Session:
         display.show(record)
         return None
 
-    def _record(self, averages, summary, seconds: float) -> logging.Epoch:
+    def _record(self, series: dict[str, logging.Series], summary, seconds: float) -> logging.Epoch:
         a, update = self.algorithm, self.memory.epoch * self.plan.updates_per_epoch
         rate = self.plan.updates_per_epoch * self.config.num_seeds / seconds
         return logging.Epoch(
             epoch=self.memory.epoch,
             update=update,
             env_steps=self._env_steps(self.memory.epoch),
+            agent_steps=self.memory.agent_steps,
             gradient_steps=update * a.gradient_steps_per_update,
             episode=self.memory.episodes,
-            averages=averages,
+            metrics=series,
             evaluation=summary,
             timing={
                 "wall_clock_s": self.memory.wall_clock_s,
@@ -499,12 +502,12 @@ class _Session:
         self._write_policy("best", self.best_policy)
         return is_new_best, summary
 
-    def _count_bands(self, averages: dict[str, logging.Averages], episodes: np.ndarray) -> None:
+    def _count_bands(self, done: logging.Chunk) -> None:
         rule = self.config.evaluation.bands
         if rule is not None:
-            met = averages[f"{logging.EPISODE_PREFIX}{rule.metric}"].total
+            mean = done.series[f"{logging.EPISODE_PREFIX}{rule.metric}"].value
             env_steps = self.algorithm.env_steps_per_update
-            self.memory.stops = stopping.after_updates(self.memory.stops, rule, met, episodes, env_steps)
+            self.memory.stops = stopping.after_updates(self.memory.stops, rule, mean, done.episodes, env_steps)
 
     def _streaks(self) -> dict[str, float | None]:
         """Columns of the log: the shortest streak over seeds, None before the first evaluation."""
@@ -612,6 +615,7 @@ class _Session:
             "updated": now(),
             "epoch": self.memory.epoch,
             "env_steps": self._env_steps(self.memory.epoch),
+            "agent_steps": self.memory.agent_steps,
             "episodes": self.memory.episodes,
             "best_scores": self.memory.best_scores,
             "best_returns": self.memory.best_returns,

@@ -124,6 +124,14 @@ def sum_over_shares(tree: Any) -> Any:
     return tree if _sharing() == 1 else jax.lax.psum(tree, _BATCH)
 
 
+def min_over_shares(value: jax.Array) -> jax.Array:
+    return value if _sharing() == 1 else jax.lax.pmin(value, _BATCH)
+
+
+def max_over_shares(value: jax.Array) -> jax.Array:
+    return value if _sharing() == 1 else jax.lax.pmax(value, _BATCH)
+
+
 def whole_of(tree: Any, axis: int = 0) -> Any:
     """All devices' shares joined along `axis`: the inverse of `own_share`."""
     if _sharing() == 1:

@@ -214,7 +214,7 @@ def seen(config: Config, obs_stats: RunningStats, obs):
 
 
 def roll_out(bound: Bound, params, state: State, key, noise_std):
-    """One window with the actor `params`: `(worlds, steps, sums)` of `rollout.collect`, for this device's share."""
+    """One window with the actor `params`: `(worlds, steps, tally)` of `rollout.collect`, for this device's share."""
     config, actions = bound.config, bound.actions
 
     def draw(key):
@@ -345,7 +345,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         (loss, (rolled, window, v_tp1, carry)), gradient = jax.value_and_grad(actor_loss, has_aux=True)(
             state.actor, bound, state, key_collect, noise_std
         )
-        worlds, steps, sums = rolled
+        worlds, steps, tally = rolled
         gradient, loss, saturation = sharding.mean_over_shares((gradient, loss, jnp.mean(steps.extra)))
         norm = optax.tree.norm(gradient)
         fine = jnp.isfinite(norm)
@@ -358,7 +358,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
             "saturation": saturation,
             "learning_rate_factor": factor,
             "noise_std": noise_std,
-            **rollout.episode_means(sharding.sum_over_shares(sums)),
+            **rollout.tally_metrics(rollout.tally_over_shares(tally)),
         }
         critic = state.critic
         if critic is not None:

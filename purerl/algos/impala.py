@@ -216,13 +216,13 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
 
     def update(state: State):
         key, key_collect, key_learn = jax.random.split(state.key, 3)
-        worlds, recorded, sums = actors.record(policy(state), state.worlds, key_collect)
+        worlds, recorded, tally = actors.record(policy(state), state.worlds, key_collect)
         oldest, *waiting = *state.queue, recorded
         learner, metrics = team.learners(learn, shared_args=(6, 7))(
             state.learner, state.target, *actors.seen(policy(state), oldest), team.split(key_learn), state.hparams,
             state.updates * config.env_steps(),
         )  # fmt: skip
-        metrics = {name: jnp.mean(value) for name, value in metrics.items()} | rollout.episode_means(sums)
+        metrics = {name: jnp.mean(value) for name, value in metrics.items()} | rollout.tally_metrics(tally)
         target = next_target(state, learner)
         return State(learner, target, tuple(waiting), worlds, key, state.updates + 1, state.hparams), metrics
 

@@ -115,12 +115,12 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
 
     def update(state: State):
         key, key_collect, key_learn = jax.random.split(state.key, 3)
-        worlds, recorded, sums = actors.record(policy(state), state.worlds, key_collect)
+        worlds, recorded, tally = actors.record(policy(state), state.worlds, key_collect)
         learner, metrics = team.learners(learn, shared_args=(5, 6))(
             state.learner, *actors.seen(policy(state), recorded), team.split(key_learn), state.hparams,
             state.updates * config.env_steps(),
         )  # fmt: skip
-        metrics = {name: jnp.mean(value) for name, value in metrics.items()} | rollout.episode_means(sums)
+        metrics = {name: jnp.mean(value) for name, value in metrics.items()} | rollout.tally_metrics(tally)
         return State(learner, worlds, key, state.updates + 1, state.hparams), metrics
 
     return Algorithm(

@@ -60,6 +60,8 @@ def test_logs_have_the_columns_of_trading(finished):
     )
     wanted += "throughput_mwh noise_std critic_loss actor_loss q1_mean q2_mean q1_mean_all q2_mean_all q_start_bias"
     assert set(wanted.split()) <= set(progress.columns)
+    assert (progress["agent_steps"] == progress["env_steps"]).all(), "one agent that always acts"
+    assert (progress["return_min"] < progress["return"]).all() and (progress["return"] < progress["return_max"]).all()
     parts = progress["rev_pv"] + progress["rev_energy"] + progress["rev_reserve"]
     np.testing.assert_allclose(parts, progress["episode_revenue"], rtol=1e-5)
     np.testing.assert_allclose(

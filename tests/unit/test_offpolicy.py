@@ -33,7 +33,7 @@ def filled(env: Environment, pushes: int = 3, **changes):
     @jax.jit
     def run(key):
         key_worlds, key_warm, key_run = jax.random.split(key, 3)
-        worlds, ring, recent = source.fill(key_worlds, key_warm, (), jnp.asarray(GAMMA), guided=False)
+        worlds, ring, recent, _ = source.fill(key_worlds, key_warm, (), jnp.asarray(GAMMA), guided=False)
         draw = lambda key: source.actions.draw_uniform(key, (config.num_envs, source.agents))  # noqa: E731
 
         def body(carry, key):
@@ -162,6 +162,14 @@ def test_an_agent_that_leaves_has_terminated(sequence_length):
     np.testing.assert_array_equal(
         np.asarray(items.terminated)[items.alive], (hour == np.where(second, 1, T - 1))[items.alive]
     )
+
+
+@pytest.mark.parametrize("n_step", [1, 1 + T])
+def test_the_warm_up_counts_steps_of_agents_in_play(n_step):
+    env = with_agent_axis(team_world())
+    source = source_of(CONFIG.model_copy(update={"n_step": n_step}), env, None, actions_of(env, None))
+    fill = jax.jit(lambda key: source.fill(key, jax.random.key(1), (), 0.9, guided=False)[3])
+    assert int(fill(jax.random.key(0))) == source.warmup_env_steps() * 6 // 4
 
 
 @pytest.mark.parametrize(

@@ -70,17 +70,44 @@ def test_memory_is_emptied_where_an_episode_ends(collected):
 
 
 def test_sums_are_over_finished_episodes_only(collected):
-    worlds, _, sums = collected
-    assert int(sums.episodes) == 4
-    assert {name: float(total) for name, total in sums.total.items()} == {"return": 4 * 63, "length": 12}
+    worlds, _, tally = collected
+    assert int(tally.episodes) == 4
+    assert {name: float(total) for name, total in tally.total.items()} == {"return": 4 * 63, "length": 12}
     assert {name: total.tolist() for name, total in worlds.running.items()} == {"return": [10, 10], "length": [1, 1]}
-    assert rollout.episode_means(sums)["episode/return"] == 63
+    assert rollout.tally_metrics(tally)["episode/return"] == 63
 
 
-def test_means_without_an_ended_episode_are_finite():
-    sums = rollout.EpisodeSums({"return": jnp.zeros(())}, jnp.zeros((), jnp.int32))
-    means = rollout.episode_means(sums)
-    assert (float(means["episode/return"]), int(means["episode/count"])) == (0.0, 0)
+def steps_of(terminated, alive=None) -> rollout.Steps:
+    """What `tally_of` reads of steps [T, B] of worlds with two agents."""
+    done = jnp.asarray(terminated)
+    nothing = jnp.zeros_like(done)
+    return rollout.Steps(
+        obs=None, action=None, reward=jnp.zeros((*done.shape, 2)), terminated=done, truncated=nothing, final_obs=None,
+        extra=None, facts=rollout.Facts(alive=alive), final_facts=rollout.Facts(),
+    )  # fmt: skip
+
+
+def test_extremes_are_those_of_episodes_that_ended():
+    running = {"return": jnp.asarray([[-9.0, 3.0], [5.0, 99.0], [-2.0, 1.0]])}
+    tally = rollout.tally_of(steps_of([[False, True], [True, False], [True, False]]), running)
+    metrics = {name: float(value) for name, value in rollout.tally_metrics(tally).items()}
+    assert metrics == {
+        "episode/return": 2.0, "episode/return_min": -2.0, "episode/return_max": 5.0, "episode/count": 3,
+        "agent_steps": 12,
+    }  # fmt: skip
+
+
+def test_agents_that_left_take_no_steps():
+    alive = jnp.asarray([[[True, True], [True, False]], [[False, True], [False, False]]])
+    tally = rollout.tally_of(steps_of(jnp.zeros((2, 2), bool), alive), {"return": jnp.zeros((2, 2))})
+    assert int(tally.agent_steps) == 4
+
+
+def test_metrics_without_an_ended_episode_are_finite():
+    tally = rollout.tally_of(steps_of(jnp.zeros((3, 2), bool)), {"return": jnp.ones((3, 2))})
+    metrics = {name: float(value) for name, value in rollout.tally_metrics(tally).items()}
+    ended = {name: value for name, value in metrics.items() if name.startswith("episode/")}
+    assert set(ended.values()) == {0.0} and metrics["agent_steps"] == 12
 
 
 def test_noise_of_every_step_is_its_own(collected):

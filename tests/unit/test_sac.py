@@ -78,6 +78,13 @@ def test_metrics_are_finite_scalars(recurrent, feed_forward, choices):
             assert np.shape(value) == () and np.isfinite(value), name
 
 
+def test_the_first_update_counts_the_agent_steps_of_the_warm_up(feed_forward):
+    algorithm = feed_forward.algorithm
+    first, *others = (int(metrics["agent_steps"]) for metrics in feed_forward.metrics)
+    assert first == algorithm.warmup_env_steps + algorithm.env_steps_per_update
+    assert set(others) == {algorithm.env_steps_per_update}
+
+
 def test_no_illegal_choice_is_ever_stored(choices):
     for state in choices.history:
         data = jax.tree.map(lambda x, n=int(state.ring.size): np.asarray(x)[:, :n], state.ring.data)

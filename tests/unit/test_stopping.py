@@ -46,7 +46,8 @@ RULE = BandStop(env_steps=100, updates=4, episodes=20, share=0.95, good=2, least
 
 
 def banded(met, episodes, env_steps=50) -> Stops:
-    return after_updates(Stops(), RULE, np.array(met, float)[:, None], np.array(episodes, float)[:, None], env_steps)
+    mean = np.array(met, np.float32) / np.array(episodes, np.float32)
+    return after_updates(Stops(), RULE, mean[:, None], np.array(episodes, float)[:, None], env_steps)
 
 
 def test_bands_have_their_least_updates_steps_and_episodes():
@@ -54,7 +55,8 @@ def test_bands_have_their_least_updates_steps_and_episodes():
     assert banded([10] * 12, [10] * 12).bands == [[True] * 3]
     assert banded([10] * 12, [10] * 12, env_steps=5).bands == [[]]
     assert banded([4] * 4, [4] * 4).bands == [[False]], "16 episodes are too few"
-    assert banded([9.4] * 4, [10] * 4).bands == [[False]] and banded([9.5] * 4, [10] * 4).bands == [[True]]
+    assert banded([37] * 4, [40] * 4).bands == [[False]]
+    assert banded([38] * 4, [40] * 4).bands == [[True]], "19 of 20 are enough, in single precision too"
 
 
 def test_two_good_bands_of_three_end_the_run():
@@ -66,13 +68,13 @@ def test_two_good_bands_of_three_end_the_run():
 
 
 def test_chunks_do_not_matter_and_counters_survive_a_checkpoint():
-    met, episodes = np.random.default_rng(0).uniform(8, 10, (2, 30, 2))
-    episodes = np.ceil(episodes)
-    whole = after_updates(Stops(), RULE, met, episodes, 50)
+    rng = np.random.default_rng(0)
+    mean, episodes = rng.uniform(0.9, 1.0, (30, 2)), rng.integers(8, 11, (30, 2))
+    whole = after_updates(Stops(), RULE, mean, episodes, 50)
     parts = Stops()
     for cut in (slice(0, 7), slice(7, 11), slice(11, 30)):
         parts = Stops.from_json(json.loads(json.dumps(dataclasses.asdict(parts))))
-        parts = after_updates(parts, RULE, met[cut], episodes[cut], 50)
+        parts = after_updates(parts, RULE, mean[cut], episodes[cut], 50)
     assert parts.bands == whole.bands and parts.open_bands[0].updates == whole.open_bands[0].updates
 
 
