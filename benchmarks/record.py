@@ -13,13 +13,23 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def machine() -> dict[str, Any]:
-    """Processor model and cores, nothing that names the machine."""
+    """Processor model and cores, and GPUs where there are any; nothing that names the machine."""
     model = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         model = names[0] if names else model
-    return {"cpu": model, "cores": os.cpu_count(), "load_1min_before": round(os.getloadavg()[0], 2)}
+    gpus = {"gpus": names} if (names := _gpus()) else {}
+    return {"cpu": model, "cores": os.cpu_count(), **gpus, "load_1min_before": round(os.getloadavg()[0], 2)}
+
+
+def _gpus() -> list[str]:
+    """Asked of the driver: JAX would start its devices, and a script may still want to choose them."""
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        return []
 
 
 def commit() -> str:

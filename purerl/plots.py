@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import matplotlib
 
@@ -108,42 +108,53 @@ def learning_curve_figure(evaluations: Sequence[dict[str, Any]], progress: pd.Da
     return figure
 
 
-LOSS_PANELS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
-    ("critic loss", ("critic_loss",), True),
-    ("actor loss", ("actor_loss",), False),
-    ("value at the start: estimate less return", ("q_start_bias", "eval_q_start_bias"), False),
-    ("critic means over all steps", ("q1_mean_all", "q2_mean_all", "target_mean"), False),
-    ("share of saturated actions", ("saturation",), False),
-    ("return per episode", ("return", "eval_return"), False),
+class Panel(NamedTuple):
+    title: str
+    columns: tuple[str, ...]
+    scale: Literal["linear", "log", "around_zero"] = "linear"
+
+
+LEARNING_PANELS = (
+    Panel("critic loss", ("critic_loss", "value_loss"), "log"),
+    Panel("actor loss", ("actor_loss", "policy_loss")),
+    Panel("entropy of the policy", ("entropy", "target_entropy")),
+    Panel("KL divergence", ("approx_kl", "behaviour_kl"), "log"),
+    Panel("explained variance of returns", ("explained_variance",)),
+    Panel("temperature", ("alpha",), "log"),
+    Panel("value at the start: estimate less return", ("q_start_bias", "eval_q_start_bias"), "around_zero"),
+    Panel("critic means over all steps", ("q1_mean_all", "q2_mean_all", "target_mean"), "around_zero"),
+    Panel("share of saturated actions", ("saturation",)),
+    Panel("return per episode", ("return", "eval_return")),
 )
 
 
 def losses_figure(progress: pd.DataFrame) -> Figure:
-    """Losses, Q-bias, saturation and returns over steps; panels without data are left out."""
+    """Losses, entropy, Q-bias, saturation and returns over steps; panels without data are left out."""
     clock, steps_name = clock_of(progress)
-    panels = [p for p in LOSS_PANELS if any(c in progress and progress[c].notna().any() for c in p[1])]
+    logged = [c for c in progress if progress[c].notna().any()]
+    panels = [panel for panel in LEARNING_PANELS if set(panel.columns) & set(logged)]
     columns = 2
     rows = max(-(-len(panels) // columns), 1)
     figure, axes = plt.subplots(rows, columns, figsize=(10, 2.8 * rows), layout="constrained", squeeze=False)
     for ax in axes.flat[len(panels) :]:
         ax.set_axis_off()
-    for ax, (title, names, logarithmic) in zip(axes.flat, panels, strict=False):
+    for ax, panel in zip(axes.flat, panels, strict=False):
+        names = [name for name in panel.columns if name in logged]
         for name in names:
-            if name in progress and progress[name].notna().any():
-                known = progress[[clock, name]].dropna()
-                marker = "o" if name.startswith("eval_") else None
-                ax.plot(known[clock], known[name], label=name, lw=1.4, marker=marker, ms=3)
-        if names[0] == "return" and "return_min" in progress:
+            known = progress[[clock, name]].dropna()
+            marker = "o" if name.startswith("eval_") else None
+            ax.plot(known[clock], known[name], label=name, lw=1.4, marker=marker, ms=3)
+        if "return" in names and "return_min" in logged:
             known = progress[[clock, "return_min", "return_max"]].dropna()
             ax.fill_between(*known.to_numpy().T, color="C0", alpha=0.15, lw=0, label="smallest to largest")
-        if logarithmic and (progress[names[0]] > 0).any():
+        if panel.scale == "log" and (progress[names] > 0).any(axis=None):
             ax.set_yscale("log")
-        if title.startswith("value") or title.startswith("critic means"):
+        if panel.scale == "around_zero":
             ax.axhline(0, color="grey", lw=0.8)
-        ax.set(title=title, xlabel=steps_name)
+        ax.set(title=panel.title, xlabel=steps_name)
         ax.title.set_fontsize(10)
         ax.grid(alpha=0.3)
-        if len(names) > 1:
+        if len(ax.get_legend_handles_labels()[0]) > 1:
             ax.legend(fontsize=8)
     return figure
 
