@@ -5,6 +5,7 @@
 
 The second form measures `atc`: aircraft on a circle, jittered starts, no peer; then what the parts of a step take, and
 the rate of a training. Cores are devices that share the airspaces. Actions and keys are drawn before the clock starts.
+On a machine with a GPU both run there: `--devices 1 --name throughput_atc_gpu`.
 
 Reading order: the plain plant (`PlainDay`, `PlainBattery`, `plain_hour`, `plain_observation`: one plant, one hour,
 Python floats; tests use it as an independent reference too), the check that both give the same money and
@@ -353,7 +354,9 @@ def main() -> None:
     parser.add_argument("--world", choices=("bess", "atc"), default="bess")
     parser.add_argument("--airspaces", type=int, nargs="+", default=[64, 256, 1024, 2048, 4096, 16_384])
     parser.add_argument("--aircraft", type=int, nargs="+", default=[2, 4, 8, 16], help="in each airspace")
-    parser.add_argument("--devices", type=int, default=2, help="cores that share the airspaces")
+    parser.add_argument("--devices", type=int, default=2, help="cores (or GPUs) that share the airspaces")
+    parser.add_argument("--trainings", type=Path, nargs="*", default=TRAININGS, help="configurations of atc")
+    parser.add_argument("--name", help="of the record")
     args = parser.parse_args()
     if args.repeats < 5:
         parser.error("--repeats must be at least 5")
@@ -365,9 +368,9 @@ def main() -> None:
         values = {
             "repeats": args.repeats, "devices": args.devices, "rates": rates,
             "ns_per_step_on_one_core": measure_parts(2048, args.repeats),
-            "training": {path.stem: measure_training(path, args.repeats) for path in TRAININGS},
+            "training": {path.stem: measure_training(path, args.repeats) for path in args.trainings},
         }  # fmt: skip
-        print(record.write("throughput_atc", values, before))
+        print(record.write(args.name or "throughput_atc", values, before))
         return
     for wear in WEAR_MODELS:
         common = {"degradation_model": wear, "action_mode": "signed"}
@@ -382,8 +385,8 @@ def main() -> None:
             rates.append({"world": "jax", "obs": layout, "wear": wear, **fast._asdict(), "ratio_to_plain_loop": ratio})
             print(f"{wear:10} {layout:7} {fast.steps_per_s:12,.0f} steps/s  ({fast.lowest:,.0f} .. {fast.highest:,.0f})"
                   f"  {ratio:6.1f} x plain loop  compile {fast.compile_s:.1f} s")  # fmt: skip
-    print(record.write("throughput", {"days": args.days, "steps": args.steps, "repeats": args.repeats, "rates": rates},
-                       before))  # fmt: skip
+    values = {"days": args.days, "steps": args.steps, "repeats": args.repeats, "rates": rates}
+    print(record.write(args.name or "throughput", values, before))
 
 
 if __name__ == "__main__":

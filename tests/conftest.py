@@ -19,6 +19,9 @@ os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('
 jax.config.update("jax_num_cpu_devices", 4)
 jax.devices()  # from here on the number stays, also when a test runs a command that asks for fewer
 
+# GPUs multiply matrices with ten bits of mantissa unless told otherwise, and tests compare with exact loops.
+jax.config.update("jax_default_matmul_precision", "highest")
+
 # A random key that is used twice is an error in every test, except where `same_keys` compares two ways to one result.
 jax.config.update("jax_debug_key_reuse", True)
 
