@@ -34,7 +34,7 @@ PUBLISHED = {
 """Of the standard tasks in the order of the table, with what is published or asked for."""
 TRADING = (
     "bess_td3_1", "bess_td3_5", "bess_td3_ff_5", "bess_sac_1", "bess_ppo_1", "bess_ppo_lstm_1", "bess_apg_1",
-    "bess_cql_1", "bess_bc_1", "bess_td3_forecast_1",
+    "bess_cql_1", "bess_bc_1", "bess_td3_forecast_1", "bess_td3_parity_1",
 )  # fmt: skip
 
 AIR_TRAFFIC = {
