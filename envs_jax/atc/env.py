@@ -190,14 +190,13 @@ class Functions:
         return self._begin(jax.random.bits(key, (2,), jnp.uint32), params)
 
     def _begin_batch(self, seed, params: AtcParams):
-        n, errors = self.rules.num_aircraft, None
-        words = traffic.expanded(seed, self.words + (0 if params.sensing is None else sensing.words(n)))
+        errors = None
         if params.sensing is not None:
-            words, errors = words[: self.words], words[self.words :]
+            errors = traffic.expanded(seed, sensing.words(self.rules.num_aircraft), first=self.words)
         if self.generator is None:
-            start = traffic.jittered(words, params)
+            start = traffic.jittered(seed, params)
         else:
-            start = self.generator.draw(words, params)
+            start = self.generator.draw(traffic.expanded(seed, self.words), params)
         return begin(start, params, self.rules, errors)
 
     def step(self, key, state: AtcState, action, params: AtcParams):

@@ -32,13 +32,15 @@ CANDIDATES = 4
 """Tries to place an aircraft of a crossing scene."""
 
 
-def expanded(seed, count: int):
-    """`count` words [count, B] of two [2, B]: numbers 1, 2, ... times the golden ratio, mixed as in MurmurHash3.
+def expanded(seed, count: int, first: int = 0):
+    """Words `first`, `first + 1`, ... [count, B] of a start's endless row, from two words [2, B].
+
+    Their numbers from 1 on times the golden ratio, mixed as in MurmurHash3.
 
     A start is drawn at every step of every airspace, used or not, and takes tens of words: as many calls of the
     generator of keys took a third of the step's time.
     """
-    number = (jnp.arange(1, count + 1, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9))[:, None]
+    number = (jnp.arange(first + 1, first + count + 1, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9))[:, None]
     return _mixed(_mixed(number + seed[0]) ^ seed[1])
 
 
@@ -62,22 +64,51 @@ def _halves(words):
     return centred(words >> 16), centred(words & 0xFFFF)
 
 
-def jittered(words, params: AtcParams) -> Start:
+def jittered(seed, params: AtcParams) -> Start:
     """The scenario's start, moved within its jitter so that all starts keep the separation and a mile more.
 
     The first of eight draws that does; the nominal positions where none does.
 
     Args:
-        words: uint32 [9 N, B].
+        seed: words [2, B], of which it takes `JITTER_WORDS * N` expanded ones.
     """
     start, jitter = params.start, params.jitter
     n = start.dlat.shape[0]
-    north, east = _halves(words[: TRIES * n].reshape(TRIES, n, -1))
-    turn, faster = _halves(words[TRIES * n :])
+    turn, faster = _halves(expanded(seed, n, first=TRIES * n))
+    first = _tries(expanded(seed, n), params)
+    # Most scenarios need a second draw nowhere in the batch, and eight at every step would be half of the step's time.
+    dlat, dlon = jax.lax.cond(
+        jnp.all(first.apart),
+        lambda: (first.dlat[0], first.dlon[0]),
+        lambda: _first_apart(first, _tries(expanded(seed, (TRIES - 1) * n, first=n), params), start),
+    )
+    cas = start.cas + jitter.speed_kt * KNOT_MS * faster
+    return dataclasses.replace(
+        start,
+        dlat=dlat,
+        dlon=dlon,
+        hdg=(start.hdg + jitter.heading_deg * turn) % 360.0,
+        cas=jnp.clip(cas, params.performance.cas_min_ms, params.performance.cas_max_ms),
+    )
+
+
+class _Tries(NamedTuple):
+    dlat: jax.Array
+    """[T, N, B]"""
+    dlon: jax.Array
+    apart: jax.Array
+    """Whether nobody is too close, [T, B]."""
+
+
+def _tries(words, params: AtcParams) -> _Tries:
+    """Moved positions, from words [T N, B]."""
+    start = params.start
+    n = start.dlat.shape[0]
+    north, east = _halves(words.reshape(-1, n, words.shape[-1]))
     cos, sin = jnp.cos(DEG * params.lat), jnp.sin(DEG * params.lat)
     per_nm = 1 / geometry.NM_PER_DEG
-    dlat = start.dlat + jitter.position_nm * per_nm * north
-    dlon = start.dlon + jitter.position_nm * per_nm * east / cos_latitude(cos, sin, start.dlat)
+    dlat = start.dlat + params.jitter.position_nm * per_nm * north
+    dlon = start.dlon + params.jitter.position_nm * per_nm * east / cos_latitude(cos, sin, start.dlat)
     limit, clear = params.limits.separation_nm + MARGIN_NM, []
     pairs = zip(geometry.partners(dlat), geometry.partners(dlon), geometry.both(start.present), strict=True)
     for there_lat, there_lon, both in pairs:
@@ -85,24 +116,19 @@ def jittered(words, params: AtcParams) -> Start:
         clear.append(jnp.where(both, to[0] * to[0] + to[1] * to[1], FAR_NM**2))
     # Over the aircraft row by row: a reduction over two axes with another between them is slow on CPUs.
     nearest = reduce(jnp.minimum, [pair[:, i] for pair in clear for i in range(n)])
-    apart = nearest >= limit * limit
-    # The first one that is; the nominal start stands at the end of the row.
-    apart = jnp.concatenate([apart, jnp.ones_like(apart[:1])])
+    return _Tries(dlat, dlon, nearest >= limit * limit)
+
+
+def _first_apart(first: _Tries, later: _Tries, nominal: Start):
+    """Positions ([N, B], [N, B]) of the first try that is apart; the nominal ones stand at the end of the row."""
+    apart = jnp.concatenate([first.apart, later.apart, jnp.ones_like(first.apart)])
     chosen = (apart & (jnp.cumsum(apart, axis=0) == 1))[:, None]
 
-    def pick(tries, nominal):
-        row = jnp.concatenate([tries, jnp.broadcast_to(nominal, tries[:1].shape)])
+    def pick(first, later, nominal):
+        row = jnp.concatenate([first, later, jnp.broadcast_to(nominal, first.shape)])
         return jnp.sum(jnp.where(chosen, row, 0.0), axis=0)
 
-    at_lat, at_lon = pick(dlat, start.dlat), pick(dlon, start.dlon)
-    cas = start.cas + jitter.speed_kt * KNOT_MS * faster
-    return dataclasses.replace(
-        start,
-        dlat=at_lat,
-        dlon=at_lon,
-        hdg=(start.hdg + jitter.heading_deg * turn) % 360.0,
-        cas=jnp.clip(cas, params.performance.cas_min_ms, params.performance.cas_max_ms),
-    )
+    return pick(first.dlat, later.dlat, nominal.dlat), pick(first.dlon, later.dlon, nominal.dlon)
 
 
 # Random traffic

@@ -164,6 +164,16 @@ def test_jitter_keeps_starts_apart_and_inside():
     assert len(np.unique(state.dlat[:, 0])) > 490
 
 
+def test_a_start_owes_nothing_to_others_that_need_more_draws(same_keys):
+    rules, params = world("converging", jitter={"position_nm": 3.0})
+    keys = jax.random.split(jax.random.key(1), 40)
+    together = jax.device_get(_resets(rules)(keys, params)[1])
+    alone = [jax.device_get(_resets(rules)(keys[i : i + 1], params)[1]) for i in range(len(keys))]
+    for name in ("dlat", "dlon", "hdg"):
+        each = np.concatenate([getattr(state, name) for state in alone])
+        np.testing.assert_allclose(getattr(together, name), each, rtol=1e-6)
+
+
 def test_starts_that_cannot_be_apart_stay_where_they_were():
     """5.5 NM apart and moved by a tenth of a mile they never come to 6; without jitter nothing moves."""
     legs = [("A1", (0, 0), 0, (30, 0)), ("A2", (0, 5.5), 0, (30, 5.5))]
