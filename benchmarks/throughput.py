@@ -292,22 +292,25 @@ def circle_env(aircraft: int, folder: Path):
     return envs_jax.make("atc/head_on", scenario_file=str(path))
 
 
-def measure_airspaces(airspaces: Sequence[int], aircraft: Sequence[int], repeats: int, devices: int) -> list[dict]:
-    """Rates over numbers of airspaces and of aircraft in each."""
+def measure_airspaces(
+    airspaces: Sequence[int], aircraft: Sequence[int], named: Sequence[str], repeats: int, devices: int
+) -> list[dict]:
+    """Rates over numbers of airspaces and of aircraft in each, on circles; and of named scenarios."""
     rates = []
     with tempfile.TemporaryDirectory() as folder:
-        for count in aircraft:
-            env = circle_env(count, Path(folder))
-            for worlds in airspaces:
-                rate = measure_jax(env, worlds, max(20, 204_800 // worlds), repeats, devices)
-                agents = rate.steps_per_s * count
-                case = {"world": "atc", "airspaces": worlds, "aircraft": count}
-                rates.append({**case, **rate._asdict(), "agent_steps_per_s": agents})
-                print(
-                    f"{worlds:6} airspaces of {count:2} aircraft {rate.steps_per_s:12,.0f} steps/s "
-                    f"({rate.lowest:,.0f} .. {rate.highest:,.0f})  compile {rate.compile_s:.1f} s",
-                    flush=True,
-                )
+        envs = {f"circle of {count}": circle_env(count, Path(folder)) for count in aircraft}
+    envs |= {name: envs_jax.make(f"atc/{name}") for name in named}
+    for name, env in envs.items():
+        for worlds in airspaces:
+            rate = measure_jax(env, worlds, max(20, 204_800 // worlds), repeats, devices)
+            agents = rate.steps_per_s * env.num_agents
+            case = {"world": "atc", "scenario": name, "airspaces": worlds, "aircraft": env.num_agents}
+            rates.append({**case, **rate._asdict(), "agent_steps_per_s": agents})
+            print(
+                f"{worlds:6} airspaces, {name:20} {rate.steps_per_s:12,.0f} steps/s "
+                f"({rate.lowest:,.0f} .. {rate.highest:,.0f})  compile {rate.compile_s:.1f} s",
+                flush=True,
+            )
     return rates
 
 
@@ -353,7 +356,8 @@ def main() -> None:
     parser.add_argument("--plain-steps", type=int, default=24_000, help="steps of the plain loop per repetition")
     parser.add_argument("--world", choices=("bess", "atc"), default="bess")
     parser.add_argument("--airspaces", type=int, nargs="+", default=[64, 256, 1024, 2048, 4096, 16_384])
-    parser.add_argument("--aircraft", type=int, nargs="+", default=[2, 4, 8, 16], help="in each airspace")
+    parser.add_argument("--aircraft", type=int, nargs="*", default=[2, 4, 8, 16], help="in each airspace")
+    parser.add_argument("--scenarios", nargs="*", default=[], help="named ones, beside circles of aircraft")
     parser.add_argument("--devices", type=int, default=2, help="cores (or GPUs) that share the airspaces")
     parser.add_argument("--trainings", type=Path, nargs="*", default=TRAININGS, help="configurations of atc")
     parser.add_argument("--name", help="of the record")
@@ -364,7 +368,7 @@ def main() -> None:
     before, rates = record.machine(), []
     if args.world == "atc":
         sharding.provide_cpu_devices(args.devices)
-        rates = measure_airspaces(args.airspaces, args.aircraft, args.repeats, args.devices)
+        rates = measure_airspaces(args.airspaces, args.aircraft, args.scenarios, args.repeats, args.devices)
         values = {
             "repeats": args.repeats, "devices": args.devices, "rates": rates,
             "ns_per_step_on_one_core": measure_parts(2048, args.repeats),

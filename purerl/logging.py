@@ -33,7 +33,7 @@ SINGLE_UPDATES_UP_TO = 50
 """Updates per epoch up to which the JSON lines hold every update; beyond that, one mean per epoch."""
 
 
-# Metrics on the host. Device metrics are arrays [updates] or [updates, seeds], or pairs (sum, count) of such arrays.
+# Metrics on the host. Device metrics are arrays [updates] or [updates, seeds].
 
 
 Fold = Literal["mean", "min", "max"]
@@ -61,24 +61,21 @@ class Chunk(NamedTuple):
 
 
 def host_metrics(metrics: Mapping[str, Any]) -> Chunk:
-    """Metrics of one chunk. `episode/...` values count as many times as episodes ended; `episode/count` is that number.
+    """Metrics [updates] or [updates, seeds] of one chunk.
 
-    Args:
-        metrics: values [updates] or [updates, seeds], or pairs of such `(sum, count)`.
+    `episode/...` values count as many times as episodes ended; `episode/count` is that number.
     """
-    pairs = {name: tuple(map(_matrix, v)) for name, v in metrics.items() if isinstance(v, tuple)}
-    arrays = {name: _matrix(v) for name, v in metrics.items() if not isinstance(v, tuple)}
-    nothing = np.zeros_like(next(iter(arrays.values()), None) if arrays else next(iter(pairs.values()))[0])
-    counted = EPISODE_COUNT in arrays
+    arrays = {name: _matrix(value) for name, value in metrics.items()}
+    nothing = np.zeros_like(next(iter(arrays.values())))
     episodes, agent_steps = arrays.pop(EPISODE_COUNT, nothing), arrays.pop(AGENT_STEPS, nothing)
-    series = {}
-    for name in metrics:
-        if name in pairs:
-            total, count = pairs[name]
-            series[name] = Series(np.divide(total, count, out=total.copy(), where=count != 0), count)
-        elif name in arrays:
-            weight = episodes if counted and name.startswith(EPISODE_PREFIX) else np.ones_like(arrays[name])
-            series[name] = Series(arrays[name], weight, EXTREMES.get(name, "mean"))
+    series = {
+        name: Series(
+            value,
+            episodes if name.startswith(EPISODE_PREFIX) else np.ones_like(value),
+            EXTREMES.get(name, "mean"),
+        )
+        for name, value in arrays.items()
+    }
     return Chunk(series, episodes, agent_steps)
 
 

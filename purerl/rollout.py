@@ -168,7 +168,7 @@ def tally_of(steps: Steps, running: dict[str, jax.Array]) -> Tally:
         episodes=jnp.sum(done),
         return_min=jnp.min(jnp.where(done, running["return"], jnp.inf)),
         return_max=jnp.max(jnp.where(done, running["return"], -jnp.inf)),
-        agent_steps=jnp.asarray(steps.reward.size) if alive is None else jnp.sum(alive),
+        agent_steps=jnp.asarray(steps.reward.size, jnp.int32) if alive is None else jnp.sum(alive, dtype=jnp.int32),
     )
 
 
@@ -192,13 +192,9 @@ def _bytes(shapes: Any) -> int:
 
 def tally_over_shares(tally: Tally) -> Tally:
     """The tally of all devices that share a batch, from that of each."""
-    return Tally(
-        total=sharding.sum_over_shares(tally.total),
-        episodes=sharding.sum_over_shares(tally.episodes),
-        return_min=sharding.min_over_shares(tally.return_min),
-        return_max=sharding.max_over_shares(tally.return_max),
-        agent_steps=sharding.sum_over_shares(tally.agent_steps),
-    )
+    total, episodes, agent_steps = sharding.sum_over_shares((tally.total, tally.episodes, tally.agent_steps))
+    negative_min, return_max = sharding.max_over_shares((-tally.return_min, tally.return_max))
+    return Tally(total, episodes, -negative_min, return_max, agent_steps)
 
 
 def tally_metrics(tally: Tally) -> dict[str, jax.Array]:

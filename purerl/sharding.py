@@ -124,12 +124,9 @@ def sum_over_shares(tree: Any) -> Any:
     return tree if _sharing() == 1 else jax.lax.psum(tree, _BATCH)
 
 
-def min_over_shares(value: jax.Array) -> jax.Array:
-    return value if _sharing() == 1 else jax.lax.pmin(value, _BATCH)
-
-
-def max_over_shares(value: jax.Array) -> jax.Array:
-    return value if _sharing() == 1 else jax.lax.pmax(value, _BATCH)
+def max_over_shares(tree: Any) -> Any:
+    """The largest values over the devices that share a batch."""
+    return tree if _sharing() == 1 else jax.lax.pmax(tree, _BATCH)
 
 
 def whole_of(tree: Any, axis: int = 0) -> Any:

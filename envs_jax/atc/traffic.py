@@ -76,7 +76,8 @@ def jittered(seed, params: AtcParams) -> Start:
     n = start.dlat.shape[0]
     turn, faster = _halves(expanded(seed, n, first=TRIES * n))
     first = _tries(expanded(seed, n), params)
-    # Most scenarios need a second draw nowhere in the batch, and eight at every step would be half of the step's time.
+    # All eight draws take a fifth of a step's time. Where starts are far apart (crossings, most merges) the first never
+    # fails; where they are close (converging, chases) some start of every batch needs the others.
     dlat, dlon = jax.lax.cond(
         jnp.all(first.apart),
         lambda: (first.dlat[0], first.dlon[0]),

@@ -6,7 +6,6 @@ from purerl.logging import by_seed, first_bad_metric, host_metrics, mean_over_se
 
 METRICS = {
     "loss": np.array([1.0, 2.0, 6.0]),
-    "rare": (np.array([0.0, 8.0, 0.0]), np.array([0, 4, 0])),
     "episode/return": np.array([0.0, 10.0, 4.0]),
     "episode/return_min": np.array([0.0, 7.0, 2.0]),
     "episode/return_max": np.array([0.0, -1.0, -3.0]),
@@ -19,7 +18,6 @@ def test_values_count_as_often_as_they_happened():
     chunk = host_metrics(METRICS)
     assert {name: by_seed(series) for name, series in chunk.series.items()} == {
         "loss": [3.0],
-        "rare": [2.0],
         "episode/return": [6.0],
         "episode/return_min": [2.0],
         "episode/return_max": [-1.0],
