@@ -19,7 +19,7 @@ from typing import Any
 import record
 from peer import lstm_td3, training
 
-from purerl import sharding
+from purerl.learn import sharding
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TASKS = {"ppo": "cartpole_ppo", "td3": "pendulum_td3", "sac": "pendulum_sac"}

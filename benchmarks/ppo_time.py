@@ -21,14 +21,14 @@ import jax
 import jax.numpy as jnp
 import record
 
-from purerl import sharding
 from purerl.algos import ppo
 from purerl.config import load_config
 from purerl.evaluation import build
+from purerl.learn import sharding
+from purerl.learn.policy_gradient import Batch, clipped_surrogate, coefficients, improved
+from purerl.learn.returns import generalised_advantages
+from purerl.nets.policies import output_size
 from purerl.onpolicy import Actors, memory_of, minibatches, values_along
-from purerl.policies import output_size
-from purerl.policy_gradient import Batch, clipped_surrogate, coefficients, improved
-from purerl.returns import generalised_advantages
 
 TIMES = 100
 """Repetitions inside one program."""

@@ -30,12 +30,12 @@ import jax
 import jax.numpy as jnp
 import record
 
-from purerl import sharding
 from purerl.config import RunConfig, load_config
 from purerl.evaluation import build
 from purerl.lanes import lanes_of
-from purerl.points import groups_of, point_configs
+from purerl.learn import sharding
 from purerl.runner import make_train, plan_of, program_of_lanes
+from purerl.sweeps.points import groups_of, point_configs
 
 ROOT = Path(__file__).parents[1]
 CACHE = "JAX_COMPILATION_CACHE_DIR"

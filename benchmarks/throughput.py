@@ -31,9 +31,9 @@ import envs_jax
 from envs_jax.atc import scenarios
 from envs_jax.bess.observations import Layout
 from envs_jax.bess.params import HOURS, Plant, WearModel
-from purerl import sharding
 from purerl.config import load_config
 from purerl.evaluation import build
+from purerl.learn import sharding
 
 LAYOUTS: tuple[Layout, ...] = ("base20", "curve", "rel")
 WEAR_MODELS: tuple[WearModel, ...] = ("nonlinear", "segment")

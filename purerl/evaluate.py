@@ -83,9 +83,10 @@ def _is_override(word: str) -> bool:
 
 
 def _opened(args: argparse.Namespace, run_dir: Path) -> Any:
-    """The run of a directory with its policy: `purerl.deployment.Trained`."""
-    from purerl import deployment, evaluation
+    """The run of a directory with its policy: `purerl.report.conditions.Trained`."""
+    from purerl import evaluation
     from purerl.config import config_hash, load_config
+    from purerl.report import conditions
 
     trained = load_config(run_dir / "config.yaml")
     run = evaluation.open_run(run_dir, _overrides(args, trained.env_settings()))
@@ -97,7 +98,7 @@ def _opened(args: argparse.Namespace, run_dir: Path) -> Any:
         "config_hash": config_hash(trained),
         "env": run.config.env,
     }
-    return deployment.Trained(run_dir, run, policy, facts)
+    return conditions.Trained(run_dir, run, policy, facts)
 
 
 def _split(args: argparse.Namespace, run: Any) -> str:
@@ -121,19 +122,20 @@ def _score(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _deployed(args: argparse.Namespace) -> dict[str, Any]:
-    from purerl import deployment, evaluation
+    from purerl import evaluation
+    from purerl.report import conditions
 
     runs = [_opened(args, run_dir) for run_dir in args.run]
     settings, split, run_dir = runs[0].run.config.evaluation, _split(args, runs[0].run), args.run[0]
     if args.shift is not None:
-        report = deployment.play_shifts(runs[0], args.shift or None, args.episodes, settings.final_seed, split)
-        tables = [deployment.shift_table(report, f"{run_dir}, checkpoint {args.checkpoint}")]
-        paths = deployment.write_shifts(report, run_dir)
+        report = conditions.play_shifts(runs[0], args.shift or None, args.episodes, settings.final_seed, split)
+        tables = [conditions.shift_table(report, f"{run_dir}, checkpoint {args.checkpoint}")]
+        paths = conditions.write_shifts(report, run_dir)
     else:
         episodes = args.episodes or settings.episodes
-        report = deployment.play_scenarios(runs, args.scenarios, episodes, settings.final_seed, split)
-        tables = deployment.scenario_tables(report)
-        paths = deployment.write_scenarios(report, run_dir)
+        report = conditions.play_scenarios(runs, args.scenarios, episodes, settings.final_seed, split)
+        tables = conditions.scenario_tables(report)
+        paths = conditions.write_scenarios(report, run_dir)
     for table in tables:
         evaluation.print_table(table)
     for path in paths:

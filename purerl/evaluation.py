@@ -19,8 +19,8 @@ import envs_jax
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment, Params, Score
 from envs_jax.episodes import play, play_rules
-from purerl import checkpoint
 from purerl.config import ConfigError, RunConfig, algorithm_module, load_config
+from purerl.run import checkpoint
 from purerl.types import Algorithm, Policy
 
 RANDOM_EPISODES = 100

@@ -18,11 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purerl import checkpoint, logging, sharding
 from purerl.config import ConfigError, RunConfig, config_hash
 from purerl.evaluation import Evaluate, Run, make_evaluate, policy_like, write_json
-from purerl.points import Group, Point, groups_of, how_swept, label, point_configs, without_effect
+from purerl.learn import sharding
+from purerl.run import checkpoint, logs
 from purerl.runner import Chunk, Plan, Program, program_of_lanes
+from purerl.sweeps.points import Group, Point, groups_of, how_swept, label, point_configs, without_effect
 
 LANES_AT_ONCE = 256
 """Most lanes of one part unless asked for more; beyond that a part only gets longer."""
@@ -172,7 +173,7 @@ def train_part(
     while progress.epoch < plan.epochs and not stop():
         start = time.monotonic()
         state, metrics = compiled.chunk(state)
-        series = logging.host_metrics(jax.device_get(metrics)).series
+        series = logs.host_metrics(jax.device_get(metrics)).series
         progress.seconds["train_s"] += time.monotonic() - start
         _note_divergence(progress, series, plan)
         progress.epoch += 1
@@ -188,13 +189,13 @@ def train_part(
     return (policies, progress) if progress.epoch == plan.epochs else None
 
 
-def _note_divergence(progress: Progress, series: Mapping[str, logging.Series], plan: Plan) -> None:
+def _note_divergence(progress: Progress, series: Mapping[str, logs.Series], plan: Plan) -> None:
     bad = np.any([~np.isfinite(s.value).all(axis=0) for s in series.values()], axis=0)
     for lane in np.flatnonzero(bad):
         alone = {
             name: s._replace(value=s.value[:, [lane]], weight=s.weight[:, [lane]]) for name, s in series.items()
         }  # fmt: skip
-        first = logging.first_bad_metric(alone)
+        first = logs.first_bad_metric(alone)
         assert first is not None
         update = progress.epoch * plan.updates_per_epoch + first.update + 1
         progress.diverged.setdefault(str(lane), {"metric": first.name, "update": update})

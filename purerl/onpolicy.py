@@ -20,11 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
 from envs_jax.spaces import Space
-from purerl import pairs, policies, rollout
-from purerl.networks import Head, NetworkConfig, initial_carry, make_core
-from purerl.normalize import RunningStats, merge, scaled, standardised
-from purerl.optimizers import OptimizerName, Schedule
-from purerl.policies import Continuous, Outputs
+from purerl.learn import rollout
+from purerl.learn.normalize import RunningStats, merge, scaled, standardised
+from purerl.learn.optimizers import OptimizerName, Schedule
+from purerl.nets import pairs, policies
+from purerl.nets.networks import Head, NetworkConfig, initial_carry, make_core
+from purerl.nets.policies import Continuous, Outputs
 
 CriticInput = Literal["obs", "global_state", "global_state_and_obs"]
 """`global_state` makes the critic central (MAPPO): one value for all agents; with `obs` beside it one for each."""

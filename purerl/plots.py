@@ -25,8 +25,8 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
 from purerl.config import ConfigError
-from purerl.logging import CSV_NAME
-from purerl.statistics import interquartile_mean
+from purerl.report.statistics import interquartile_mean
+from purerl.run.logs import CSV_NAME
 
 DPI, GIF_DPI = 120, 80
 POLICY_COLOR, BOUND_COLOR = "tab:blue", "black"
@@ -498,7 +498,7 @@ def shift_figure(rows: pd.DataFrame, column: str) -> Figure:
     grey line is the unshifted case. Axes with fewer sizes than others are points.
 
     Args:
-        rows: of `purerl.deployment.play_shifts`.
+        rows: of `purerl.report.conditions.play_shifts`.
     """
     kinds = [kind for kind in dict.fromkeys(rows["kind"]) if kind != "none"]
     across = max(1, min(len(kinds), PANELS_ACROSS))

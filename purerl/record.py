@@ -49,8 +49,10 @@ def parser() -> argparse.ArgumentParser:
 def command(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
     # Imported here so that --help and mistyped flags answer at once.
-    from purerl import dataset, evaluation, recording, runner
+    from purerl import evaluation, runner
     from purerl.config import ConfigError, load_config
+    from purerl.learn import dataset
+    from purerl.run import recording
 
     for flag, value in (("--episodes", args.episodes), ("--num-envs", args.num_envs)):
         if value < 1:

@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purerl import checkpoint, logging, sharding, stopping
 from purerl.config import ConfigError, RunConfig, config_hash, first_difference, load_config
 from purerl.evaluation import (
     CALIBRATION,
@@ -35,7 +34,9 @@ from purerl.evaluation import (
     write_json,
     write_step_tables,
 )
-from purerl.metadata import now, surroundings
+from purerl.learn import sharding
+from purerl.run import checkpoint, logs, stopping
+from purerl.run.metadata import now, surroundings
 from purerl.types import Algorithm
 
 EXIT_OK, EXIT_DIVERGED = 0, 3
@@ -64,7 +65,7 @@ def make_train(config: RunConfig | str | Path) -> Callable[..., tuple[Any, dict[
 
     It jits, and vmaps over keys and over the numbers in `hparams` (default: those of the configuration). It does not
     log, evaluate or save; `python -m purerl.train` runs the same updates and does. It uses `num_devices` as far as JAX
-    has them here; for several on a CPU, call `purerl.sharding.provide_cpu_devices` before anything is computed.
+    has them here; for several on a CPU, call `purerl.learn.sharding.provide_cpu_devices` before anything is computed.
     """
     config = config if isinstance(config, RunConfig) else load_config(config)
     algorithm = build(config).algorithm
@@ -255,7 +256,7 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> int:
     if resume and is_complete(run_dir):
         print(f"{run_dir}: this run is already complete")
         return EXIT_OK
-    logging.require_packages(config.logging)
+    logs.require_packages(config.logging)
     trained = build(config)
     stopping.require_known(config.evaluation, trained.env)
     if trained.algorithm.read_data is not None:
@@ -290,7 +291,7 @@ def _open_run_dir(config: RunConfig, run_dir: Path, trained: Run) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         checkpoint.write_text(run_dir / "config.yaml", config.to_yaml())  # first: from here on it can be resumed
-        for name in ("checkpoints", "eval", "plots", "policy", logging.TENSORBOARD_NAME):
+        for name in ("checkpoints", "eval", "plots", "policy", logs.TENSORBOARD_NAME):
             (run_dir / name).mkdir(exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{run_dir}: run directory cannot be written: {error.strerror}") from error
@@ -394,8 +395,8 @@ class _Session:
         with self._timed("compile_s"):
             chunk = self.program.chunk(self.state)
         done = self.memory.epoch
-        log = logging.open_logs(self.run_dir, self.config, done, self._clock(done))
-        display = logging.open_display(self.config, self.plan.epochs, done)
+        log = logs.open_logs(self.run_dir, self.config, done, self._clock(done))
+        display = logs.open_display(self.config, self.plan.epochs, done)
         try:
             while self.memory.epoch < self.plan.epochs and self._stop_reason() is None and not stop_requested():
                 bad = self._epoch(chunk, log, display, stop_requested)
@@ -417,14 +418,14 @@ class _Session:
         self._write_metadata("finished" if stop is None else "early_stopped", stop_reason=stop or "all epochs done")
         return EXIT_OK
 
-    def _epoch(self, chunk, log, display, stop_requested) -> logging.BadMetric | None:
+    def _epoch(self, chunk, log, display, stop_requested) -> logs.BadMetric | None:
         """One chunk and all that follows it; a bad metric means that nothing of this chunk was kept."""
         start = time.monotonic()
         self.state, metrics = chunk(self.state)
-        done = logging.host_metrics(jax.device_get(metrics))
+        done = logs.host_metrics(jax.device_get(metrics))
         seconds = time.monotonic() - start
         self.times["train_s"] += seconds
-        bad = logging.first_bad_metric(done.series)
+        bad = logs.first_bad_metric(done.series)
         if bad:
             return bad
         self.memory.epoch += 1
@@ -447,10 +448,10 @@ class _Session:
         display.show(record)
         return None
 
-    def _record(self, series: dict[str, logging.Series], summary, seconds: float) -> logging.Epoch:
+    def _record(self, series: dict[str, logs.Series], summary, seconds: float) -> logs.Epoch:
         a, update = self.algorithm, self.memory.epoch * self.plan.updates_per_epoch
         rate = self.plan.updates_per_epoch * self.config.num_seeds / seconds
-        return logging.Epoch(
+        return logs.Epoch(
             epoch=self.memory.epoch,
             update=update,
             env_steps=self._env_steps(self.memory.epoch),
@@ -469,7 +470,7 @@ class _Session:
         )
 
     def _clock(self, epoch: int) -> int:
-        """`logging.Epoch.clock` after an epoch."""
+        """`logs.Epoch.clock` after an epoch."""
         if self.algorithm.env_steps_per_update:
             return self._env_steps(epoch)
         return epoch * self.plan.updates_per_epoch * self.algorithm.gradient_steps_per_update
@@ -502,10 +503,10 @@ class _Session:
         self._write_policy("best", self.best_policy)
         return is_new_best, summary
 
-    def _count_bands(self, done: logging.Chunk) -> None:
+    def _count_bands(self, done: logs.Chunk) -> None:
         rule = self.config.evaluation.bands
         if rule is not None:
-            mean = done.series[f"{logging.EPISODE_PREFIX}{rule.metric}"].value
+            mean = done.series[f"{logs.EPISODE_PREFIX}{rule.metric}"].value
             env_steps = self.algorithm.env_steps_per_update
             self.memory.stops = stopping.after_updates(self.memory.stops, rule, mean, done.episodes, env_steps)
 
@@ -565,7 +566,7 @@ class _Session:
         if self.config.logging.csv:
             draw_run(self.run_dir)
 
-    def _diverged(self, bad: logging.BadMetric) -> int:
+    def _diverged(self, bad: logs.BadMetric) -> int:
         epoch = self.memory.epoch
         update = epoch * self.plan.updates_per_epoch + bad.update + 1
         kept = checkpoint.available(self.checkpoints)

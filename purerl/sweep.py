@@ -40,7 +40,7 @@ from purerl.cli import Parser, UsageError, run_command
 
 if TYPE_CHECKING:
     from purerl.lanes import train_points
-    from purerl.sweep_run import Definition
+    from purerl.sweeps.run import Definition
 
 __all__ = ["main", "train_points"]
 
@@ -83,18 +83,19 @@ def command(argv: Sequence[str] | None) -> int:
     if args.resume and args.out is None:
         raise UsageError("--resume needs --out: the directory of the sweep to continue")
     # Imported here so that --help and mistyped flags answer at once.
-    from purerl import runner, sweep_run
+    from purerl import runner
+    from purerl.sweeps import run
 
     asked = _as_before(args) if args.resume and args.config is None else _asked_for(args)
     out = args.out or Path("runs") / f"{args.config.stem}_sweep_{datetime.now():%Y%m%d_%H%M%S}"
     runner.select_device(asked.config)
-    return sweep_run.run(asked, out, args.resume)
+    return run.run(asked, out, args.resume)
 
 
 def _asked_for(args: argparse.Namespace) -> "Definition":
     from purerl.config import load_config
-    from purerl.points import grid, random_points, split_overrides
-    from purerl.sweep_run import Definition
+    from purerl.sweeps.points import grid, random_points, split_overrides
+    from purerl.sweeps.run import Definition
 
     if args.config is None:
         raise UsageError("--config FILE is missing")
@@ -107,7 +108,7 @@ def _asked_for(args: argparse.Namespace) -> "Definition":
 
 def _as_before(args: argparse.Namespace) -> "Definition":
     """Everything from the directory."""
-    from purerl.sweep_run import read_definition
+    from purerl.sweeps.run import read_definition
 
     given = {"--seeds": args.seeds, "--random": args.random, "--at-once": args.at_once, "overrides": args.overrides}
     for what, value in given.items():

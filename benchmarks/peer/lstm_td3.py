@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from peer.workers import Worker, in_turns, missing, spread
 
 import envs_jax
-from purerl import sharding
 from purerl.algos import td3
+from purerl.learn import sharding
 from purerl.runner import scan_updates
 
 ACTION_DIM = 1

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from serve import Run, serve
 
-from purerl import sharding
 from purerl.config import load_config
 from purerl.evaluation import build as build_run
+from purerl.learn import sharding
 from purerl.runner import plan_of, scan_updates
 
 

@@ -12,11 +12,11 @@ from flax import struct
 
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
-from purerl.actions import actions_of
-from purerl.critics import mean_in_play
-from purerl.offline import OfflineConfig, Recorded, assemble, before, clone_log_prob, learning_rate_factor
-from purerl.optimizers import loss_step, make_optimizer
-from purerl.soft import SoftPolicy
+from purerl.learn.offline import OfflineConfig, Recorded, assemble, before, clone_log_prob, learning_rate_factor
+from purerl.learn.optimizers import loss_step, make_optimizer
+from purerl.learn.soft import SoftPolicy
+from purerl.nets.actions import actions_of
+from purerl.nets.critics import mean_in_play
 from purerl.types import Algorithm
 
 

@@ -28,11 +28,8 @@ from pydantic import Field, model_validator
 
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
-from purerl.actions import Actions, Choices, actions_of
-from purerl.buffers import Sequences
-from purerl.critics import CriticArch, Critics, Reduction, critic_loss, mean_in_play
-from purerl.networks import Network, NetworkConfig
-from purerl.offline import (
+from purerl.learn.buffers import Sequences
+from purerl.learn.offline import (
     OfflineConfig,
     Recorded,
     assemble,
@@ -40,10 +37,13 @@ from purerl.offline import (
     clone_log_prob,
     draw_for_batch,
     learning_rate_factor,
-)  # fmt: skip
-from purerl.offpolicy import critics_of, discounts
-from purerl.optimizers import loss_step, make_optimizer
-from purerl.soft import SoftPolicy, entropy_aim, entropy_target, soft_value, temperature_loss
+)
+from purerl.learn.optimizers import loss_step, make_optimizer
+from purerl.learn.replay import critics_of, discounts
+from purerl.learn.soft import SoftPolicy, entropy_aim, entropy_target, soft_value, temperature_loss
+from purerl.nets.actions import Actions, Choices, actions_of
+from purerl.nets.critics import CriticArch, Critics, Reduction, critic_loss, mean_in_play
+from purerl.nets.networks import Network, NetworkConfig
 from purerl.types import Algorithm
 
 SMALLEST_WEIGHT = 1e-6

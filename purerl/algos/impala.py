@@ -36,7 +36,19 @@ from flax import struct
 from pydantic import Field
 
 from envs_jax.base import Environment
-from purerl import rollout
+from purerl.learn import rollout
+from purerl.learn.policy_gradient import (
+    Batch,
+    Learner,
+    clipped_surrogate,
+    coefficients,
+    first_learners,
+    improved,
+    obs_stats_of,
+    policy_of,
+    rewards_of,
+)
+from purerl.learn.returns import vtrace_advantages, vtrace_errors
 from purerl.onpolicy import (
     Actors,
     Policy,
@@ -49,18 +61,6 @@ from purerl.onpolicy import (
     values_along,
     weighted_mean,
 )
-from purerl.policy_gradient import (
-    Batch,
-    Learner,
-    clipped_surrogate,
-    coefficients,
-    first_learners,
-    improved,
-    obs_stats_of,
-    policy_of,
-    rewards_of,
-)
-from purerl.returns import vtrace_advantages, vtrace_errors
 from purerl.types import Algorithm
 
 LOG_LIMIT = float(np.log(2.0))

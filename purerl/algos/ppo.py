@@ -26,9 +26,8 @@ from flax import struct
 from pydantic import Field
 
 from envs_jax.base import Environment
-from purerl import rollout
-from purerl.onpolicy import Actors, Policy, Settings, Trajectory, memory_of, traced, values_along
-from purerl.policy_gradient import (
+from purerl.learn import rollout
+from purerl.learn.policy_gradient import (
     Batch,
     Learner,
     clipped_surrogate,
@@ -39,7 +38,8 @@ from purerl.policy_gradient import (
     policy_of,
     rewards_of,
 )
-from purerl.returns import generalised_advantages
+from purerl.learn.returns import generalised_advantages
+from purerl.onpolicy import Actors, Policy, Settings, Trajectory, memory_of, traced, values_along
 from purerl.types import Algorithm
 
 

@@ -25,24 +25,15 @@ from pydantic import Field, model_validator
 
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
-from purerl import rollout, sharding
-from purerl.actions import Actions, Choices, actions_of
-from purerl.buffers import Ring, Sequences, take
-from purerl.critics import Critics, critic_loss, mean_in_play
-from purerl.networks import Network, NetworkConfig
-from purerl.offpolicy import (
-    Learner,
-    ReplayConfig,
-    State,
-    advanced,
-    discounts,
-    first_state,
-    source_of,
-    to_batch,
-)
-from purerl.optimizers import loss_step, make_optimizer
-from purerl.returns import n_step_returns
-from purerl.soft import SoftPolicy, entropy_aim, entropy_target, soft_value, temperature_loss
+from purerl.learn import rollout, sharding
+from purerl.learn.buffers import Ring, Sequences, take
+from purerl.learn.optimizers import loss_step, make_optimizer
+from purerl.learn.replay import Learner, ReplayConfig, State, advanced, discounts, first_state, source_of, to_batch
+from purerl.learn.returns import n_step_returns
+from purerl.learn.soft import SoftPolicy, entropy_aim, entropy_target, soft_value, temperature_loss
+from purerl.nets.actions import Actions, Choices, actions_of
+from purerl.nets.critics import Critics, critic_loss, mean_in_play
+from purerl.nets.networks import Network, NetworkConfig
 from purerl.types import Algorithm
 
 WIDE = NetworkConfig(hidden_sizes=(256, 256))

@@ -25,23 +25,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
-from purerl import sharding
-from purerl.actions import Actions, action_range
-from purerl.buffers import Ring, Sequences, take
-from purerl.critics import Critics, critic_loss, mean_in_play, reduce_twins
-from purerl.networks import Network
-from purerl.offpolicy import (
-    Learner,
-    ReplayConfig,
-    State,
-    advanced,
-    discounts,
-    first_state,
-    source_of,
-    to_batch,
-)
-from purerl.optimizers import loss_step, make_optimizer
-from purerl.returns import n_step_returns
+from purerl.learn import sharding
+from purerl.learn.buffers import Ring, Sequences, take
+from purerl.learn.optimizers import loss_step, make_optimizer
+from purerl.learn.replay import Learner, ReplayConfig, State, advanced, discounts, first_state, source_of, to_batch
+from purerl.learn.returns import n_step_returns
+from purerl.nets.actions import Actions, action_range
+from purerl.nets.critics import Critics, critic_loss, mean_in_play, reduce_twins
+from purerl.nets.networks import Network
 from purerl.types import Algorithm
 
 

@@ -9,9 +9,10 @@ import pytest
 
 from envs_jax.atc import flights as fl
 from envs_jax.atc import plots
-from purerl import checkpoint, evaluation, plot
+from purerl import evaluation, plot
 from purerl import plots as run_plots
 from purerl.config import resolve_config
+from purerl.run import checkpoint
 
 NM = 1 / fl.NM_PER_DEG
 

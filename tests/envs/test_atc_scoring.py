@@ -7,8 +7,8 @@ import pytest
 
 import envs_jax
 from envs_jax.episodes import play
-from purerl import stopping
 from purerl.config import Evaluation
+from purerl.run import stopping
 
 
 @pytest.fixture(scope="module")

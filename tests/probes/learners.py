@@ -16,10 +16,10 @@ from probe_worlds import LENGTH, Probe, probe_world, stacked
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
 from envs_jax.spaces import Box
-from purerl.actions import Choices, actions_of
 from purerl.algos import apg, impala, ppo, sac, td3
-from purerl.critics import Critics
-from purerl.networks import NetworkConfig
+from purerl.nets.actions import Choices, actions_of
+from purerl.nets.critics import Critics
+from purerl.nets.networks import NetworkConfig
 from purerl.onpolicy import ActorCritic
 from purerl.types import Algorithm
 

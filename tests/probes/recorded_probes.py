@@ -9,9 +9,10 @@ from probe_worlds import Probe, probe_world, stacked
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
 from envs_jax.spaces import Box
-from purerl import dataset, recording, rollout
 from purerl.algos import cql
-from purerl.networks import NetworkConfig
+from purerl.learn import dataset, rollout
+from purerl.nets.networks import NetworkConfig
+from purerl.run import recording
 
 PERCEPTRON = NetworkConfig(hidden_sizes=(32, 32), activation="tanh")
 CONFIG = {

@@ -9,8 +9,9 @@ from probe_worlds import leaving_world
 from recorded_probes import CONFIG, made_of, spaces, trained
 
 from envs_jax.spaces import Box, Discrete
-from purerl import dataset, recording
 from purerl.algos import bc, cql
+from purerl.learn import dataset
+from purerl.run import recording
 
 # What is not in the data
 

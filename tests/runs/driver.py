@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from helpers import keep_compiled_programs, register_fakes
 
-from purerl import checkpoint, logging, train
+from purerl import train
+from purerl.run import checkpoint, logs
 
 
 def die(*_args, **_kwargs):
@@ -56,13 +57,13 @@ def logs_with_a_torn_line(run_dir, *rest):
     return log._replace(write=on_call(2, log.write, tear))
 
 
-savez, replace, open_logs = np.savez, os.replace, logging.open_logs
+savez, replace, open_logs = np.savez, os.replace, logs.open_logs
 moment, cache_dir, *arguments = sys.argv[1:]
 keep_compiled_programs(Path(cache_dir))
 register_fakes(dict.__setitem__)
 match moment:
     case "at the very start of training":
-        logging.open_display = die
+        logs.open_display = die
     case "between the logs and the checkpoint":
         checkpoint.save = on_call(2, checkpoint.save)
     case "inside a checkpoint write":
@@ -70,7 +71,7 @@ match moment:
     case "before the rename of a checkpoint":
         os.replace = replace_or_die
     case "inside a line of the logs":
-        logging.open_logs = logs_with_a_torn_line
+        logs.open_logs = logs_with_a_torn_line
     case "at a random write":
         number = random.randint(1, 12)
         print("write", number, file=sys.stderr)

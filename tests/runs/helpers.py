@@ -10,7 +10,7 @@ import yaml
 
 import envs_jax
 from purerl import config
-from purerl.logging import TIMING_COLUMNS, read_events
+from purerl.run.logs import TIMING_COLUMNS, read_events
 
 BASE = {
     "seed": 3,

@@ -75,7 +75,7 @@ def test_all_calls_have_one_shape(near, tmp_path, monkeypatch):
     """Also with a last call that is not full, whose numbers stay those of one call for all."""
     reports = []
     for at_once in (2048, 3 * 2 * len(fake.TARGETS["test"])):
-        monkeypatch.setattr("purerl.deployment.AT_ONCE", at_once)
+        monkeypatch.setattr("purerl.report.conditions.AT_ONCE", at_once)
         out = tmp_path / f"{at_once}.json"
         assert evaluate.main(["--run", str(near), "--shift", "--json", str(out)]) == 0
         reports.append(json.loads(out.read_text()))

@@ -8,8 +8,9 @@ import pytest
 import yaml
 from helpers import BASE, assert_same_run, logs
 
-from purerl import dataset, evaluate, record, runner, train
-from purerl.logging import read_events
+from purerl import evaluate, record, runner, train
+from purerl.learn import dataset
+from purerl.run.logs import read_events
 
 ALGO = {
     "name": "bc", "total_gradient_steps": 36, "gradient_steps_per_update": 2, "batch_size": 8, "actor_lr": 0.01,

@@ -15,8 +15,9 @@ import pytest
 from helpers import arrays, assert_same_run, bits, logs
 
 import purerl
-from purerl import checkpoint, evaluation, runner, train
+from purerl import evaluation, runner, train
 from purerl.config import load_config
+from purerl.run import checkpoint
 from purerl.runner import Plan, plan_of
 
 

@@ -13,10 +13,11 @@ from helpers import BASE
 from test_commands import one_line
 
 import purerl
-from purerl import evaluation, lanes, plot, plots, points, sweep, sweep_run
+from purerl import evaluation, lanes, plot, plots, sweep
 from purerl.config import ConfigError, load_config, resolve_config
 from purerl.evaluation import build, make_evaluate
-from purerl.statistics import interquartile_mean
+from purerl.report.statistics import interquartile_mean
+from purerl.sweeps import points, run
 
 RATES = [0.05, 0.3]
 TINY = {"hidden_sizes": [4]}
@@ -263,11 +264,11 @@ def write_finished_sweep(out, axes, random):
         if point.get("algo.lr", 0) >= 1e-2:
             trained.curves[number][-1, :3] = np.nan
             trained.diverged.update({(number, s): {"metric": "loss", "update": 40} for s in range(3)})
-    report = sweep_run.report_of(trained)
+    report = run.report_of(trained)
     out.mkdir()
-    definition = sweep_run.Definition(trained.config, axes, swept, random).to_json()
+    definition = run.Definition(trained.config, axes, swept, random).to_json()
     evaluation.write_json(out / "sweep.json", {"definition": definition, **report})
-    sweep_run.write_tables(trained, report, out)
+    run.write_tables(trained, report, out)
     return trained
 
 
@@ -285,7 +286,7 @@ def sweep_of(swept, keys_and_steps, final_scores):
 @pytest.mark.parametrize("kind", FIGURES)
 def test_every_kind_of_sweep_has_its_figure(tmp_path, monkeypatch, kind):
     final = {"episodes": "split test", "iqm": 1.0, "low": 0.0, "high": 2.0}
-    monkeypatch.setattr(sweep_run, "_final_score", lambda *_: final)
+    monkeypatch.setattr(run, "_final_score", lambda *_: final)
     axes = FIGURES[kind]
     trained = write_finished_sweep(tmp_path / "out", axes, 24 if kind == "random" else None)
     figure = plots.sweep_figure(tmp_path / "out")
@@ -303,7 +304,7 @@ def test_every_kind_of_sweep_has_its_figure(tmp_path, monkeypatch, kind):
 
 def test_random_points_come_with_the_seed_of_the_configuration(config_file, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(sweep_run, "run", lambda *arguments: asked.append(arguments) or 0)
+    monkeypatch.setattr(run, "run", lambda *arguments: asked.append(arguments) or 0)
     arguments = ["--config", str(config_file), "--out", "d", "--random", "3", "--at-once", "5", "algo.capacity=[32]"]
     assert sweep.main([*arguments, "algo.learning_rate={low: 1e-3, high: 1, log: true}"]) == 0
     ((definition, out, resume),) = asked
@@ -314,7 +315,7 @@ def test_random_points_come_with_the_seed_of_the_configuration(config_file, tmp_
     out = tmp_path / "out"
     evaluation.write_json(out / "sweep.json", {"definition": definition.to_json()})
     (out / "config.yaml").write_text(definition.config.to_yaml())
-    assert sweep_run.read_definition(out) == definition
+    assert run.read_definition(out) == definition
 
 
 # Interruption

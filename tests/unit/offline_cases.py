@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from purerl.dataset import Dataset, Metadata, Played, World
+from purerl.learn.dataset import Dataset, Metadata, Played, World
 
 WORLD = World(
     name="marker", observation_size=3, num_agents=1, choices=None, action_low=[-2.0], action_high=[2.0],

@@ -6,10 +6,10 @@ import numpy as np
 
 from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete
-from purerl.networks import NetworkConfig
+from purerl.learn.policy_gradient import Batch
+from purerl.nets.networks import NetworkConfig
+from purerl.nets.policies import Outputs
 from purerl.onpolicy import ActorCritic, Settings
-from purerl.policies import Outputs
-from purerl.policy_gradient import Batch
 
 LINEAR = NetworkConfig(hidden_sizes=())
 LSTM = NetworkConfig(lstm_hidden_size=4, hidden_sizes=(4,), activation="tanh")

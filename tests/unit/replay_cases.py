@@ -8,8 +8,8 @@ import numpy as np
 
 from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete
-from purerl.buffers import Sequences
-from purerl.networks import NetworkConfig
+from purerl.learn.buffers import Sequences
+from purerl.nets.networks import NetworkConfig
 
 T = 4
 """Steps of a day in the marker world."""

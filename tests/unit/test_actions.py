@@ -8,7 +8,7 @@ from replay_cases import marker_world
 
 from envs_jax.adapters import with_agent_axis
 from envs_jax.spaces import Box, Discrete
-from purerl.actions import action_range
+from purerl.nets.actions import action_range
 
 
 def test_action_range_in_units_of_the_largest_magnitude():

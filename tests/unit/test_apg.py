@@ -11,8 +11,8 @@ from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete
 from purerl.algos import apg
 from purerl.config import ConfigError
-from purerl.networks import Network, NetworkConfig, initial_carry
-from purerl.optimizers import Schedule
+from purerl.learn.optimizers import Schedule
+from purerl.nets.networks import Network, NetworkConfig, initial_carry
 
 LINEAR = NetworkConfig(hidden_sizes=())
 SMALL = NetworkConfig(hidden_sizes=(4,), activation="tanh")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purerl.buffers import Sequences, make_ring, memory_bytes, push, sample_indices, take
+from purerl.learn.buffers import Sequences, make_ring, memory_bytes, push, sample_indices, take
 
 STEPS = 3
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from flax import struct
 
-from purerl import checkpoint
-from purerl.checkpoint import CheckpointError, DamagedError
+from purerl.run import checkpoint
+from purerl.run.checkpoint import CheckpointError, DamagedError
 
 
 @struct.dataclass

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from purerl import dataset
 from purerl.config import RunConfig, load_suite
 from purerl.evaluation import build, build_env
+from purerl.learn import dataset
 from purerl.runner import plan_of
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))

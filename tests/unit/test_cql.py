@@ -11,14 +11,15 @@ from pydantic import ValidationError
 from replay_cases import SMALL, SMALL_LSTM, Run, T, copied, marker_world, plain_head, random_like, trees_equal
 
 from envs_jax.spaces import Box, Discrete
-from purerl import dataset, offline, runner, sharding
-from purerl.actions import Actions, Choices
+from purerl import runner
 from purerl.algos import bc, cql
-from purerl.buffers import Sequences
 from purerl.config import ConfigError
-from purerl.critics import Critics
-from purerl.networks import NetworkConfig
-from purerl.soft import SoftPolicy
+from purerl.learn import dataset, offline, sharding
+from purerl.learn.buffers import Sequences
+from purerl.learn.soft import SoftPolicy
+from purerl.nets.actions import Actions, Choices
+from purerl.nets.critics import Critics
+from purerl.nets.networks import NetworkConfig
 
 RANGE = Actions(np.array([-1.0]), np.array([1.0]), np.array([2.0]), sigmoid=False)
 GAMMA, ALPHA, WEIGHT = 0.9, 0.3, 2.0

@@ -10,9 +10,9 @@ from replay_cases import marker_world
 
 from envs_jax.adapters import with_agent_axis
 from envs_jax.spaces import Box, Discrete, Product
-from purerl import dataset
-from purerl.buffers import sample_indices, take
 from purerl.config import ConfigError
+from purerl.learn import dataset
+from purerl.learn.buffers import sample_indices, take
 
 
 def assert_same(data, expected):

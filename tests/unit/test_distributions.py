@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from purerl.distributions import MASKED, Categorical, Normal, SquashedNormal, masked
+from purerl.nets.distributions import MASKED, Categorical, Normal, SquashedNormal, masked
 
 CASES = [(0.0, 0.0), (1.3, -1.0), (-2.0, 0.5), (4.0, -2.0)]
 """Mean and log standard deviation."""

@@ -13,7 +13,7 @@ from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete, Product
 from purerl import evaluation, export
 from purerl.algos import ppo
-from purerl.networks import NetworkConfig
+from purerl.nets.networks import NetworkConfig
 
 SPACES = {"choices": Discrete(3), "mixed": Product((Discrete(3), Box(-1.0, 1.0, (2,))))}
 MEMORY = NetworkConfig(cell="gru", lstm_hidden_size=4, hidden_sizes=(4,))

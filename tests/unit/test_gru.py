@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purerl.gru import gru_sequence, gru_step, init_gru
+from purerl.nets.gru import gru_sequence, gru_step, init_gru
 
 T, B, D, H = 9, 6, 5, 8
 

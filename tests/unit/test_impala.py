@@ -13,12 +13,13 @@ from pydantic import ValidationError
 from replay_cases import Run, copied, trees_equal
 
 from envs_jax.spaces import Discrete
-from purerl import checkpoint, policy_gradient
 from purerl.algos import impala, ppo
 from purerl.config import load_config
-from purerl.networks import NetworkConfig
+from purerl.learn import policy_gradient
+from purerl.learn.policy_gradient import Coefficients
+from purerl.nets.networks import NetworkConfig
 from purerl.onpolicy import Actors, Memory, memory_of
-from purerl.policy_gradient import Coefficients
+from purerl.run import checkpoint
 
 SMALL = {"actor": LINEAR, "critic": LINEAR, "num_envs": 4, "steps_per_update": 8, "gamma": 0.9, "vtrace_lambda": 0.8}
 LAGGING = impala.Config(**SMALL, actor_lag=2, lr=0.05, kl_coef=0.1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from purerl.lstm import init_lstm, lstm_sequence, lstm_step
+from purerl.nets.lstm import init_lstm, lstm_sequence, lstm_step
 
 T, B, D, H = 9, 6, 5, 8
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}

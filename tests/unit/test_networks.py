@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from purerl.lstm import init_lstm, lstm_sequence
-from purerl.networks import ACTIVATIONS, ConvConfig, Core, Head, NetworkConfig, convolved, initial_carry, make_core
+from purerl.nets.lstm import init_lstm, lstm_sequence
+from purerl.nets.networks import ACTIVATIONS, ConvConfig, Core, Head, NetworkConfig, convolved, initial_carry, make_core
 
 STEPS, BATCH, IN, HIDDEN = 5, 3, 4, 5
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from purerl.normalize import empty_stats, merge, scaled, standardised
+from purerl.learn.normalize import empty_stats, merge, scaled, standardised
 
 
 def test_merging_batches_is_the_statistics_of_all():

@@ -9,10 +9,10 @@ from replay_cases import SMALL, T, choice_world, marker_world
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
 from envs_jax.spaces import Box
-from purerl import rollout
-from purerl.actions import actions_of
-from purerl.buffers import push
-from purerl.offpolicy import ReplayConfig, discounts, n_step_windows, source_of, to_batch
+from purerl.learn import rollout
+from purerl.learn.buffers import push
+from purerl.learn.replay import ReplayConfig, discounts, n_step_windows, source_of, to_batch
+from purerl.nets.actions import actions_of
 
 GAMMA = 0.5
 CONFIG = ReplayConfig(

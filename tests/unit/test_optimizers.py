@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purerl.optimizers import make_optimizer
+from purerl.learn.optimizers import make_optimizer
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop"])

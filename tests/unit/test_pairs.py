@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from envs_jax.spaces import Box, Discrete, Product
-from purerl import pairs
-from purerl.networks import ConvConfig, NetworkConfig
+from purerl.nets import pairs
+from purerl.nets.networks import ConvConfig, NetworkConfig
 from purerl.onpolicy import ActorCritic, Memory
 
 MLP = NetworkConfig(hidden_sizes=(8, 6), activation="tanh")

@@ -12,12 +12,13 @@ from pydantic import ValidationError
 from replay_cases import trees_equal
 
 from envs_jax.spaces import Box, Discrete
-from purerl import checkpoint, policy_gradient
 from purerl.algos import ppo
-from purerl.networks import ConvConfig
+from purerl.learn import policy_gradient
+from purerl.learn.policy_gradient import Coefficients, adapted_kl_coef, clipped_surrogate
+from purerl.nets.networks import ConvConfig
+from purerl.nets.policies import env_action
 from purerl.onpolicy import TANH, Memory
-from purerl.policies import env_action
-from purerl.policy_gradient import Coefficients, adapted_kl_coef, clipped_surrogate
+from purerl.run import checkpoint
 
 CONFIG = ppo.Config(actor=LINEAR, critic=LINEAR, num_envs=2, steps_per_update=8, minibatches=2, epochs=2)
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from purerl.config import ConfigError, load_config, resolve_config
-from purerl.optimizers import Schedule
+from purerl.learn.optimizers import Schedule
 from purerl.presets import PRESETS
 
 

@@ -10,9 +10,9 @@ from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete
 from purerl import record as command
-from purerl import recording
 from purerl.config import ConfigError
-from purerl.recording import Behaviour
+from purerl.run import recording
+from purerl.run.recording import Behaviour
 
 
 def follow(key, state, params):

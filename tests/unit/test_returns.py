@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purerl.returns import (
+from purerl.learn.returns import (
     generalised_advantages,
     lambda_returns,
     n_step_returns,

@@ -10,7 +10,7 @@ import pytest
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
 from envs_jax.spaces import Box
-from purerl import rollout
+from purerl.learn import rollout
 
 LENGTH, ENVS, STEPS = 3, 2, 7
 

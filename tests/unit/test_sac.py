@@ -27,13 +27,13 @@ from replay_cases import (
 )
 
 from envs_jax.spaces import Box
-from purerl.actions import Actions, Choices
 from purerl.algos import sac
-from purerl.buffers import Sequences
-from purerl.critics import Critics
-from purerl.networks import NetworkConfig
-from purerl.optimizers import Schedule
-from purerl.soft import temperature_loss
+from purerl.learn.buffers import Sequences
+from purerl.learn.optimizers import Schedule
+from purerl.learn.soft import temperature_loss
+from purerl.nets.actions import Actions, Choices
+from purerl.nets.critics import Critics
+from purerl.nets.networks import NetworkConfig
 
 FEED_FORWARD = sac.Config(
     num_envs=4, steps_per_update=T, sequence_length=1, updates_per_step=0.125, warmup_steps=16, buffer_size=48,

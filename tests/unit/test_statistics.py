@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from purerl.statistics import bootstrap_interval, interquartile_mean
+from purerl.report.statistics import bootstrap_interval, interquartile_mean
 
 
 @pytest.mark.parametrize("count", range(1, 14))

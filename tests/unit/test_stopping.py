@@ -8,7 +8,7 @@ import pytest
 
 import envs_jax
 from purerl.config import BandStop, ConfigError, EarlyStop, Evaluation
-from purerl.stopping import Stops, after_evaluation, after_updates, reason, require_known
+from purerl.run.stopping import Stops, after_evaluation, after_updates, reason, require_known
 
 
 def evaluated(rules: Evaluation, values, milestones=None) -> Stops:

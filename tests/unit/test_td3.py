@@ -23,12 +23,12 @@ from replay_cases import (
 
 from envs_jax.adapters import with_agent_axis
 from envs_jax.spaces import Box, Discrete
-from purerl.actions import Actions, action_range
 from purerl.algos import td3
-from purerl.buffers import Sequences, sample_indices, take
-from purerl.critics import Critics, critic_loss
-from purerl.networks import NetworkConfig
-from purerl.optimizers import Schedule
+from purerl.learn.buffers import Sequences, sample_indices, take
+from purerl.learn.optimizers import Schedule
+from purerl.nets.actions import Actions, action_range
+from purerl.nets.critics import Critics, critic_loss
+from purerl.nets.networks import NetworkConfig
 
 FEED_FORWARD = td3.Config(
     num_envs=4, steps_per_update=T, sequence_length=1, updates_per_step=0.125, warmup_steps=16, buffer_size=48,

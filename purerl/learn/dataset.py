@@ -26,8 +26,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete, Product
-from purerl.buffers import Ring, Sequences
 from purerl.config import ConfigError
+from purerl.learn.buffers import Ring, Sequences
 
 FORMAT = "purerl-dataset-1"
 OPTIONAL = ("legal", "alive")

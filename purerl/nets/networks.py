@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from purerl.gru import gru_sequence, gru_step, init_gru
-from purerl.lstm import init_lstm, lstm_sequence, lstm_step
+from purerl.nets.gru import gru_sequence, gru_step, init_gru
+from purerl.nets.lstm import init_lstm, lstm_sequence, lstm_step
 
 Activation = Literal["relu", "tanh", "silu", "elu"]
 ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh, "silu": nn.silu, "elu": nn.elu}

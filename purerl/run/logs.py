@@ -19,8 +19,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from purerl.checkpoint import write_text
 from purerl.config import ConfigError, Logging, RunConfig
+from purerl.run.checkpoint import write_text
 
 CSV_NAME, JSONL_NAME, TENSORBOARD_NAME = "training_progress.csv", "metrics.jsonl", "tensorboard"
 EPISODE_PREFIX = "episode/"

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.base import Environment
-from purerl import evaluation, rollout
-from purerl.actions import Choices, actions_of
+from purerl import evaluation
 from purerl.config import ConfigError
-from purerl.dataset import Dataset, Metadata, Played, require_same, world_of
-from purerl.offpolicy import own_ends
+from purerl.learn import rollout
+from purerl.learn.dataset import Dataset, Metadata, Played, require_same, world_of
+from purerl.learn.replay import own_ends
+from purerl.nets.actions import Choices, actions_of
 
 STEPS_PER_CALL = 256
 """Steps of one compiled call where episodes have no fixed length."""

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from purerl.lstm import Params, emptied
+from purerl.nets.lstm import Params, emptied
 
 
 def init_gru(key: jax.Array, in_dim: int, hidden: int, dtype: Any = jnp.float32) -> Params:

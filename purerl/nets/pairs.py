@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from purerl.networks import ACTIVATIONS, Activation, NetworkConfig
+from purerl.nets.networks import ACTIVATIONS, Activation, NetworkConfig
 
 
 class Layer(NamedTuple):

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from purerl import sharding
-from purerl.networks import initial_carry
-from purerl.normalize import RunningStats, empty_stats, merge
+from purerl.learn import sharding
+from purerl.learn.normalize import RunningStats, empty_stats, merge
+from purerl.learn.optimizers import descend, gradient_norm, make_optimizer
+from purerl.nets.networks import initial_carry
 from purerl.onpolicy import (
     ActorCritic,
     Actors,
@@ -28,7 +29,6 @@ from purerl.onpolicy import (
     scaled_rewards,
     weighted_mean,
 )
-from purerl.optimizers import descend, gradient_norm, make_optimizer
 
 
 @struct.dataclass

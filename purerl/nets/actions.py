@@ -8,7 +8,7 @@ import numpy as np
 
 from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete
-from purerl.distributions import Categorical, masked
+from purerl.nets.distributions import Categorical, masked
 
 SATURATED = 0.95
 """Share of the half range from which an action counts as saturated."""

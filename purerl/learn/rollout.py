@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs_jax.base import Environment, restarted
-from purerl import sharding
+from purerl.learn import sharding
 
 
 @struct.dataclass

@@ -8,10 +8,10 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from purerl.actions import Actions, Choices
-from purerl.critics import Critics, Reduction, mean_in_play, reduce_twins
-from purerl.distributions import Categorical, SquashedNormal, masked
-from purerl.networks import Network, NetworkConfig
+from purerl.nets.actions import Actions, Choices
+from purerl.nets.critics import Critics, Reduction, mean_in_play, reduce_twins
+from purerl.nets.distributions import Categorical, SquashedNormal, masked
+from purerl.nets.networks import Network, NetworkConfig
 
 
 class SoftPolicy(NamedTuple):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.spaces import Box, Discrete, Product, Space
-from purerl.distributions import Categorical, Distribution, Joint, Normal, SquashedNormal, masked
+from purerl.nets.distributions import Categorical, Distribution, Joint, Normal, SquashedNormal, masked
 
 Continuous = Literal["normal", "squashed"]
 """Policy of continuous parts: a normal whose actions are clipped to the bounds, or tanh of a normal."""

@@ -9,7 +9,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from purerl import sharding
+from purerl.learn import sharding
 
 OptimizerName = Literal["adam", "adamw", "rmsprop"]
 

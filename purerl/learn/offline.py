@@ -19,14 +19,14 @@ from flax import struct
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from envs_jax.base import Environment
-from purerl import rollout, sharding
-from purerl.actions import Actions
-from purerl.buffers import Ring, Sequences, sample_indices, take
-from purerl.dataset import as_ring, read, require_same, world_of
-from purerl.networks import Network, NetworkConfig, initial_carry
-from purerl.offpolicy import to_batch
-from purerl.optimizers import OptimizerName, Schedule
-from purerl.soft import SoftPolicy
+from purerl.learn import rollout, sharding
+from purerl.learn.buffers import Ring, Sequences, sample_indices, take
+from purerl.learn.dataset import as_ring, read, require_same, world_of
+from purerl.learn.optimizers import OptimizerName, Schedule
+from purerl.learn.replay import to_batch
+from purerl.learn.soft import SoftPolicy
+from purerl.nets.actions import Actions
+from purerl.nets.networks import Network, NetworkConfig, initial_carry
 from purerl.types import Algorithm
 
 INSIDE = 0.999

@@ -18,12 +18,12 @@ from flax import struct
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from envs_jax.base import Environment
-from purerl import rollout, sharding
-from purerl.actions import Actions, Choices
-from purerl.buffers import Ring, Sequences, make_ring, push, sample_indices
-from purerl.critics import CriticArch, Critics, Preview, Reduction
-from purerl.networks import NetworkConfig, initial_carry
-from purerl.optimizers import OptimizerName, Schedule
+from purerl.learn import rollout, sharding
+from purerl.learn.buffers import Ring, Sequences, make_ring, push, sample_indices
+from purerl.learn.optimizers import OptimizerName, Schedule
+from purerl.nets.actions import Actions, Choices
+from purerl.nets.critics import CriticArch, Critics, Preview, Reduction
+from purerl.nets.networks import NetworkConfig, initial_carry
 
 IDLE = 0.05
 """Actions up to this magnitude (in units) count as idle in the report of the warm-up."""

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from purerl import checkpoint
 from purerl.config import ConfigError, RunConfig, config_hash, load_config
 from purerl.evaluation import make_evaluate, print_table, write_json
 from purerl.lanes import Sweep, train_points
-from purerl.metadata import now, surroundings
-from purerl.points import Axes, Point, Range, label
+from purerl.report.statistics import CONFIDENCE, RESAMPLES, bootstrap_interval, interquartile_mean
+from purerl.run import checkpoint
+from purerl.run.metadata import now, surroundings
 from purerl.runner import EXIT_DIVERGED, EXIT_OK, check_run_dir, is_complete, stop_signals
-from purerl.statistics import CONFIDENCE, RESAMPLES, bootstrap_interval, interquartile_mean
+from purerl.sweeps.points import Axes, Point, Range, label
 
 
 class Definition(NamedTuple):

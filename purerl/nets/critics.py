@@ -17,8 +17,8 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from purerl.buffers import Sequences
-from purerl.networks import Head, NetworkConfig, initial_carry, make_core
+from purerl.learn.buffers import Sequences
+from purerl.nets.networks import Head, NetworkConfig, initial_carry, make_core
 
 CriticArch = Literal["history", "concat"]
 Reduction = Literal["min", "mean", "q1"]

@@ -1,0 +1,1 @@
+"""What algorithms share: roll-outs, replay, estimators, minibatches, losses, devices."""

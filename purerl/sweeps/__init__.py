@@ -1,0 +1,1 @@
+"""Seeds x hyper-parameters: points, their training, their report."""
