@@ -19,7 +19,7 @@ import numpy as np
 import record
 
 from envs_jax.atc.baselines import mvp
-from purerl import evaluation
+from purerl.run import runs
 
 PUSH_STEPS = 12
 """Longest push; on ten seconds each it turns an aircraft around."""
@@ -73,8 +73,8 @@ def main() -> None:
     parser.add_argument("--name", help="of the record")
     args = parser.parse_args()
     before, began = record.machine(), time.monotonic()
-    run = evaluation.open_run(args.run)
-    policy, _ = evaluation.pick_seed(run, *evaluation.read_policy(args.run, run, "best"))
+    run = runs.open_run(args.run)
+    policy, _ = runs.pick_seed(run, *runs.read_policy(args.run, run, "best"))
     start = starts(run.env, run.config.evaluation.final_seed, args.episodes)
     with jax.debug_key_reuse(False):  # trials of one call share what they do not draw for themselves
         fly = jax.jit(partial(flights, run), static_argnames=("trials", "disturbed"))

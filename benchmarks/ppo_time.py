@@ -23,12 +23,14 @@ import record
 
 from purerl.algos import ppo
 from purerl.config import load_config
-from purerl.evaluation import build
 from purerl.learn import sharding
+from purerl.learn.actors import Actors
+from purerl.learn.minibatches import memory_of, minibatches
 from purerl.learn.policy_gradient import Batch, clipped_surrogate, coefficients, improved
 from purerl.learn.returns import generalised_advantages
+from purerl.learn.trajectory import values_along
 from purerl.nets.policies import output_size
-from purerl.onpolicy import Actors, memory_of, minibatches, values_along
+from purerl.run.runs import build
 
 TIMES = 100
 """Repetitions inside one program."""

@@ -31,10 +31,10 @@ import jax.numpy as jnp
 import record
 
 from purerl.config import RunConfig, load_config
-from purerl.evaluation import build
-from purerl.lanes import lanes_of
 from purerl.learn import sharding
-from purerl.runner import make_train, plan_of, program_of_lanes
+from purerl.run.program import make_train, plan_of, program_of_lanes
+from purerl.run.runs import build
+from purerl.sweeps.lanes import lanes_of
 from purerl.sweeps.points import groups_of, point_configs
 
 ROOT = Path(__file__).parents[1]

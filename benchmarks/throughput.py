@@ -32,8 +32,8 @@ from envs_jax.atc import scenarios
 from envs_jax.bess.observations import Layout
 from envs_jax.bess.params import HOURS, Plant, WearModel
 from purerl.config import load_config
-from purerl.evaluation import build
 from purerl.learn import sharding
+from purerl.run.runs import build
 
 LAYOUTS: tuple[Layout, ...] = ("base20", "curve", "rel")
 WEAR_MODELS: tuple[WearModel, ...] = ("nonlinear", "segment")

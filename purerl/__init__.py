@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from purerl.config import load_config
     from purerl.export import load_policy
-    from purerl.runner import make_train
+    from purerl.run.program import make_train
 
 __all__ = ["load_config", "load_policy", "make_train"]
 

@@ -6,11 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from purerl.errors import UsageError
+
 EXIT_USER_ERROR = 2
-
-
-class UsageError(ValueError):
-    """A command line that cannot be understood."""
 
 
 class Parser(argparse.ArgumentParser):

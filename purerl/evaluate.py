@@ -44,8 +44,9 @@ def parser() -> argparse.ArgumentParser:
 def command(argv: Sequence[str] | None) -> int:
     args = _sorted_out(parser().parse_intermixed_args(argv))
     # Imported here so that --help and mistyped flags answer at once.
-    from purerl import runner
-    from purerl.config import ConfigError, load_config
+    from purerl.config import load_config
+    from purerl.errors import ConfigError
+    from purerl.run import process
 
     if args.episodes is not None and args.episodes < 1:
         raise ConfigError(f"--episodes {args.episodes}: must be at least 1")
@@ -58,12 +59,12 @@ def command(argv: Sequence[str] | None) -> int:
     for run_dir in args.run:
         if not (run_dir / "config.yaml").exists():
             raise FileNotFoundError(f"{run_dir}: not a run directory (no config.yaml)")
-    runner.select_device(load_config(args.run[0] / "config.yaml"))
+    process.select_device(load_config(args.run[0] / "config.yaml"))
     report = _score(args) if args.shift is None and args.scenarios is None else _deployed(args)
     if args.json:
-        from purerl import evaluation
+        from purerl.run import files
 
-        evaluation.write_json(args.json, report)
+        files.write_json(args.json, report)
     return 0
 
 
@@ -84,13 +85,13 @@ def _is_override(word: str) -> bool:
 
 def _opened(args: argparse.Namespace, run_dir: Path) -> Any:
     """The run of a directory with its policy: `purerl.report.conditions.Trained`."""
-    from purerl import evaluation
     from purerl.config import config_hash, load_config
     from purerl.report import conditions
+    from purerl.run import runs
 
     trained = load_config(run_dir / "config.yaml")
-    run = evaluation.open_run(run_dir, _overrides(args, trained.env_settings()))
-    policy, meta = evaluation.read_policy(run_dir, run, args.checkpoint)
+    run = runs.open_run(run_dir, _overrides(args, trained.env_settings()))
+    policy, meta = runs.read_policy(run_dir, run, args.checkpoint)
     facts = {
         "run": str(run_dir),
         "checkpoint": args.checkpoint,
@@ -102,7 +103,7 @@ def _opened(args: argparse.Namespace, run_dir: Path) -> Any:
 
 
 def _split(args: argparse.Namespace, run: Any) -> str:
-    from purerl.config import ConfigError
+    from purerl.errors import ConfigError
 
     split = args.split or run.config.evaluation.final_split
     if run.env.splits and split not in run.env.splits:
@@ -111,33 +112,33 @@ def _split(args: argparse.Namespace, run: Any) -> str:
 
 
 def _score(args: argparse.Namespace) -> dict[str, Any]:
-    from purerl import evaluation
+    from purerl.report import tables
+    from purerl.run import evaluation
 
     run_dir, run, policy, facts = _opened(args, args.run[0])
     settings, split = run.config.evaluation, _split(args, run)
     evaluate = evaluation.make_evaluate(run.algorithm, run.env, run_dir / "eval" / "bounds")
     result = evaluate(policy, split, args.episodes or settings.episodes, settings.final_seed)
-    evaluation.print_table(evaluation.score_table(result, f"{run_dir}, checkpoint {args.checkpoint}"))
+    tables.print_table(tables.score_table(result, f"{run_dir}, checkpoint {args.checkpoint}"))
     return {**facts, **result.to_json()}
 
 
 def _deployed(args: argparse.Namespace) -> dict[str, Any]:
-    from purerl import evaluation
-    from purerl.report import conditions
+    from purerl.report import conditions, tables
 
-    runs = [_opened(args, run_dir) for run_dir in args.run]
-    settings, split, run_dir = runs[0].run.config.evaluation, _split(args, runs[0].run), args.run[0]
+    opened = [_opened(args, run_dir) for run_dir in args.run]
+    settings, split, run_dir = opened[0].run.config.evaluation, _split(args, opened[0].run), args.run[0]
     if args.shift is not None:
-        report = conditions.play_shifts(runs[0], args.shift or None, args.episodes, settings.final_seed, split)
-        tables = [conditions.shift_table(report, f"{run_dir}, checkpoint {args.checkpoint}")]
+        report = conditions.play_shifts(opened[0], args.shift or None, args.episodes, settings.final_seed, split)
+        shown = [conditions.shift_table(report, f"{run_dir}, checkpoint {args.checkpoint}")]
         paths = conditions.write_shifts(report, run_dir)
     else:
         episodes = args.episodes or settings.episodes
-        report = conditions.play_scenarios(runs, args.scenarios, episodes, settings.final_seed, split)
-        tables = conditions.scenario_tables(report)
+        report = conditions.play_scenarios(opened, args.scenarios, episodes, settings.final_seed, split)
+        shown = conditions.scenario_tables(report)
         paths = conditions.write_scenarios(report, run_dir)
-    for table in tables:
-        evaluation.print_table(table)
+    for table in shown:
+        tables.print_table(table)
     for path in paths:
         print(path)
     return report

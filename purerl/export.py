@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from purerl.cli import Parser, checkpoint_name, run_command
 
 if TYPE_CHECKING:
-    from purerl.evaluation import CheckpointName
+    from purerl.run.runs import CheckpointName
 
 DESCRIPTION = """Write the greedy actor of a run as a file that runs with jax and numpy alone."""
 
@@ -52,12 +52,12 @@ def load_policy(
     import numpy as np
 
     from envs_jax.spaces import Box
-    from purerl import evaluation
+    from purerl.run import runs
 
     run_dir = Path(run_dir)
-    run = evaluation.open_run(run_dir)
-    stacked, meta = evaluation.read_policy(run_dir, run, checkpoint)
-    policy, seed_index = evaluation.pick_seed(run, stacked, meta, seed_index)
+    run = runs.open_run(run_dir)
+    stacked, meta = runs.read_policy(run_dir, run, checkpoint)
+    policy, seed_index = runs.pick_seed(run, stacked, meta, seed_index)
     algorithm, env = run.algorithm, run.env
     single = env.num_agents == 1
     key = jax.random.key(0)  # greedy acting draws nothing

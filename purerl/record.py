@@ -49,10 +49,10 @@ def parser() -> argparse.ArgumentParser:
 def command(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
     # Imported here so that --help and mistyped flags answer at once.
-    from purerl import evaluation, runner
-    from purerl.config import ConfigError, load_config
+    from purerl.config import load_config
+    from purerl.errors import ConfigError
     from purerl.learn import dataset
-    from purerl.run import recording
+    from purerl.run import process, recording, runs
 
     for flag, value in (("--episodes", args.episodes), ("--num-envs", args.num_envs)):
         if value < 1:
@@ -62,8 +62,8 @@ def command(argv: Sequence[str] | None) -> int:
             raise ConfigError(f"override '{override}': only env.key=value concerns a recording")
     dataset.require_new(args.out)  # before the work, not after it
     config = load_config(args.config, args.override)
-    runner.select_device(config)
-    env = evaluation.build_env(config)
+    process.select_device(config)
+    env = runs.build_env(config)
     behaviours = [recording.Behaviour(*given) for given in args.behaviour]
     recorded = recording.record(env, behaviours, args.episodes, args.seed, args.num_envs, config.env)
     dataset.write(args.out, recorded)

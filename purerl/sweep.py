@@ -36,11 +36,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from purerl.cli import Parser, UsageError, run_command
+from purerl.cli import Parser, run_command
+from purerl.errors import UsageError
 
 if TYPE_CHECKING:
-    from purerl.lanes import train_points
     from purerl.sweeps.run import Definition
+    from purerl.sweeps.training import train_points
 
 __all__ = ["main", "train_points"]
 
@@ -52,7 +53,7 @@ line says what); 3: every point diverged."""
 
 def __getattr__(name: str) -> Any:
     if name == "train_points":  # imported when used, so that --help is quick
-        from purerl.lanes import train_points
+        from purerl.sweeps.training import train_points
 
         return train_points
     raise AttributeError(f"module 'purerl.sweep' has no attribute '{name}'")
@@ -83,12 +84,12 @@ def command(argv: Sequence[str] | None) -> int:
     if args.resume and args.out is None:
         raise UsageError("--resume needs --out: the directory of the sweep to continue")
     # Imported here so that --help and mistyped flags answer at once.
-    from purerl import runner
+    from purerl.run import process
     from purerl.sweeps import run
 
     asked = _as_before(args) if args.resume and args.config is None else _asked_for(args)
     out = args.out or Path("runs") / f"{args.config.stem}_sweep_{datetime.now():%Y%m%d_%H%M%S}"
-    runner.select_device(asked.config)
+    process.select_device(asked.config)
     return run.run(asked, out, args.resume)
 
 

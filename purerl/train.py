@@ -31,7 +31,8 @@ def parser() -> argparse.ArgumentParser:
 def command(argv: Sequence[str] | None) -> int:
     args = parser().parse_intermixed_args(argv)
     # Imported here so that --help and mistyped flags answer at once.
-    from purerl.config import ConfigError, load_suite
+    from purerl.config import load_suite
+    from purerl.errors import ConfigError
 
     if args.resume and args.run_dir is None:
         raise ConfigError("--resume needs --run-dir: the directory of the run to continue")
@@ -41,18 +42,19 @@ def command(argv: Sequence[str] | None) -> int:
     seed = [f"seed={args.seed}"] if args.seed is not None else []
     configs = load_suite(config_path, [*args.overrides, *seed])
 
-    from purerl import runner
+    from purerl.report.closing import conclude
+    from purerl.run import directory, process, session
 
-    runner.select_device(configs[0])
+    process.select_device(configs[0])
     run_dir = args.run_dir or default_run_dir(config_path)
     if len(configs) == 1:
-        return runner.run(configs[0], run_dir, args.resume)
+        return session.run(configs[0], run_dir, args.resume, conclude)
     for config in configs:
         member_dir = run_dir / config.env["name"].rpartition("/")[2]
-        code = runner.run(config, member_dir, resume=args.resume and member_dir.exists())
-        if code != runner.EXIT_OK or not runner.is_complete(member_dir):
+        code = session.run(config, member_dir, args.resume and member_dir.exists(), conclude)
+        if code != session.EXIT_OK or not directory.is_complete(member_dir):
             return code
-    return runner.EXIT_OK
+    return session.EXIT_OK
 
 
 def default_run_dir(config_path: Path) -> Path:

@@ -20,7 +20,7 @@ from peer.workers import Worker, in_turns, missing, spread
 import envs_jax
 from purerl.algos import td3
 from purerl.learn import sharding
-from purerl.runner import scan_updates
+from purerl.run.program import scan_updates
 
 ACTION_DIM = 1
 DAYS = 256

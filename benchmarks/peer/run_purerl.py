@@ -8,9 +8,9 @@ import numpy as np
 from serve import Run, serve
 
 from purerl.config import load_config
-from purerl.evaluation import build as build_run
 from purerl.learn import sharding
-from purerl.runner import plan_of, scan_updates
+from purerl.run.program import plan_of, scan_updates
+from purerl.run.runs import build as build_run
 
 
 def build(request: dict[str, Any]) -> tuple[Run, float]:

@@ -31,14 +31,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
-from purerl.config import ConfigError
+from purerl.errors import ConfigError
 from purerl.learn import rollout, sharding
+from purerl.learn.actors import traced
 from purerl.learn.normalize import RunningStats, empty_stats, merge, standardised
 from purerl.learn.optimizers import OptimizerName, Schedule, descend, make_optimizer
 from purerl.learn.returns import lambda_returns
+from purerl.learn.trajectory import remembered_values
 from purerl.nets.actions import Actions, action_range
 from purerl.nets.networks import Network, NetworkConfig, initial_carry
-from purerl.onpolicy import remembered_values, traced
 from purerl.types import Algorithm
 
 

@@ -14,9 +14,9 @@ from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
 from purerl.learn.offline import OfflineConfig, Recorded, assemble, before, clone_log_prob, learning_rate_factor
 from purerl.learn.optimizers import loss_step, make_optimizer
-from purerl.learn.soft import SoftPolicy
+from purerl.learn.twin_critics import mean_in_play
 from purerl.nets.actions import actions_of
-from purerl.nets.critics import mean_in_play
+from purerl.nets.policies import SoftPolicy
 from purerl.types import Algorithm
 
 

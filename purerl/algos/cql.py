@@ -39,11 +39,20 @@ from purerl.learn.offline import (
     learning_rate_factor,
 )
 from purerl.learn.optimizers import loss_step, make_optimizer
-from purerl.learn.replay import critics_of, discounts
-from purerl.learn.soft import SoftPolicy, entropy_aim, entropy_target, soft_value, temperature_loss
+from purerl.learn.replay import discounts
+from purerl.learn.twin_critics import (
+    critic_loss,
+    critics_of,
+    entropy_aim,
+    entropy_target,
+    mean_in_play,
+    soft_value,
+    temperature_loss,
+)
 from purerl.nets.actions import Actions, Choices, actions_of
-from purerl.nets.critics import CriticArch, Critics, Reduction, critic_loss, mean_in_play
+from purerl.nets.critics import CriticArch, Critics, Reduction
 from purerl.nets.networks import Network, NetworkConfig
+from purerl.nets.policies import SoftPolicy
 from purerl.types import Algorithm
 
 SMALLEST_WEIGHT = 1e-6

@@ -37,6 +37,8 @@ from pydantic import Field
 
 from envs_jax.base import Environment
 from purerl.learn import rollout
+from purerl.learn.actors import Actors, Policy, RollOut, Settings, traced
+from purerl.learn.minibatches import memory_of, relative_weight, weighted_mean
 from purerl.learn.policy_gradient import (
     Batch,
     Learner,
@@ -49,18 +51,7 @@ from purerl.learn.policy_gradient import (
     rewards_of,
 )
 from purerl.learn.returns import vtrace_advantages, vtrace_errors
-from purerl.onpolicy import (
-    Actors,
-    Policy,
-    RollOut,
-    Settings,
-    Trajectory,
-    memory_of,
-    relative_weight,
-    traced,
-    values_along,
-    weighted_mean,
-)
+from purerl.learn.trajectory import Trajectory, values_along
 from purerl.types import Algorithm
 
 LOG_LIMIT = float(np.log(2.0))

@@ -27,6 +27,8 @@ from pydantic import Field
 
 from envs_jax.base import Environment
 from purerl.learn import rollout
+from purerl.learn.actors import Actors, Policy, Settings, traced
+from purerl.learn.minibatches import memory_of
 from purerl.learn.policy_gradient import (
     Batch,
     Learner,
@@ -39,7 +41,7 @@ from purerl.learn.policy_gradient import (
     rewards_of,
 )
 from purerl.learn.returns import generalised_advantages
-from purerl.onpolicy import Actors, Policy, Settings, Trajectory, memory_of, traced, values_along
+from purerl.learn.trajectory import Trajectory, values_along
 from purerl.types import Algorithm
 
 

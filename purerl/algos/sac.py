@@ -30,10 +30,18 @@ from purerl.learn.buffers import Ring, Sequences, take
 from purerl.learn.optimizers import loss_step, make_optimizer
 from purerl.learn.replay import Learner, ReplayConfig, State, advanced, discounts, first_state, source_of, to_batch
 from purerl.learn.returns import n_step_returns
-from purerl.learn.soft import SoftPolicy, entropy_aim, entropy_target, soft_value, temperature_loss
+from purerl.learn.twin_critics import (
+    critic_loss,
+    entropy_aim,
+    entropy_target,
+    mean_in_play,
+    soft_value,
+    temperature_loss,
+)
 from purerl.nets.actions import Actions, Choices, actions_of
-from purerl.nets.critics import Critics, critic_loss, mean_in_play
+from purerl.nets.critics import Critics
 from purerl.nets.networks import Network, NetworkConfig
+from purerl.nets.policies import SoftPolicy
 from purerl.types import Algorithm
 
 WIDE = NetworkConfig(hidden_sizes=(256, 256))

@@ -30,8 +30,9 @@ from purerl.learn.buffers import Ring, Sequences, take
 from purerl.learn.optimizers import loss_step, make_optimizer
 from purerl.learn.replay import Learner, ReplayConfig, State, advanced, discounts, first_state, source_of, to_batch
 from purerl.learn.returns import n_step_returns
+from purerl.learn.twin_critics import critic_loss, mean_in_play
 from purerl.nets.actions import Actions, action_range
-from purerl.nets.critics import Critics, critic_loss, mean_in_play, reduce_twins
+from purerl.nets.critics import Critics, reduce_twins
 from purerl.nets.networks import Network
 from purerl.types import Algorithm
 

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete, Product
-from purerl.config import ConfigError
+from purerl.errors import ConfigError
 from purerl.learn.buffers import Ring, Sequences
 
 FORMAT = "purerl-dataset-1"

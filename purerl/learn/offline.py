@@ -24,9 +24,9 @@ from purerl.learn.buffers import Ring, Sequences, sample_indices, take
 from purerl.learn.dataset import as_ring, read, require_same, world_of
 from purerl.learn.optimizers import OptimizerName, Schedule
 from purerl.learn.replay import to_batch
-from purerl.learn.soft import SoftPolicy
 from purerl.nets.actions import Actions
 from purerl.nets.networks import Network, NetworkConfig, initial_carry
+from purerl.nets.policies import SoftPolicy
 from purerl.types import Algorithm
 
 INSIDE = 0.999

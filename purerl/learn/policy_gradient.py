@@ -14,21 +14,13 @@ import optax
 from flax import struct
 
 from purerl.learn import sharding
+from purerl.learn.actors import Actors, Policy, Settings
+from purerl.learn.minibatches import minibatches, relative_weight, weighted_mean
 from purerl.learn.normalize import RunningStats, empty_stats, merge
 from purerl.learn.optimizers import descend, gradient_norm, make_optimizer
+from purerl.learn.trajectory import Trajectory, scaled_rewards
+from purerl.nets.actor_critic import ActorCritic, Memory
 from purerl.nets.networks import initial_carry
-from purerl.onpolicy import (
-    ActorCritic,
-    Actors,
-    Memory,
-    Policy,
-    Settings,
-    Trajectory,
-    minibatches,
-    relative_weight,
-    scaled_rewards,
-    weighted_mean,
-)
 
 
 @struct.dataclass

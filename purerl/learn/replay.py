@@ -21,8 +21,9 @@ from envs_jax.base import Environment
 from purerl.learn import rollout, sharding
 from purerl.learn.buffers import Ring, Sequences, make_ring, push, sample_indices
 from purerl.learn.optimizers import OptimizerName, Schedule
+from purerl.learn.twin_critics import critics_of
 from purerl.nets.actions import Actions, Choices
-from purerl.nets.critics import CriticArch, Critics, Preview, Reduction
+from purerl.nets.critics import CriticArch, Critics, Reduction
 from purerl.nets.networks import NetworkConfig, initial_carry
 
 IDLE = 0.05
@@ -242,29 +243,6 @@ class Source(NamedTuple):
             "positive": share(action > IDLE),
             "span": (jnp.max(covered) - jnp.min(covered)) / (self.actions.high[0] - self.actions.low[0]),
         }
-
-
-def critics_of(
-    env: Environment,
-    env_params,
-    actions: Actions | Choices,
-    network: NetworkConfig,
-    arch: CriticArch,
-    with_preview: bool,
-) -> Critics:
-    """Critics for an environment (with an agent axis).
-
-    Raises:
-        ValueError: `with_preview`, and the environment offers none.
-    """
-    preview: Preview | None = None
-    if with_preview:
-        if env.preview is None or isinstance(actions, Choices):
-            raise ValueError(f"algo.critic_preview: {env.name} offers no preview of actions here; set it to false")
-        one, unit = env.preview, actions.unit
-        preview = jax.vmap(jax.vmap(lambda obs, action: one(obs[None], action[None] * unit, env_params)[0]))
-    obs_dim = env.observation_space(env_params).shape[1]
-    return Critics(network, arch, obs_dim, actions.dim, preview, isinstance(actions, Choices))
 
 
 def source_of(config: ReplayConfig, env: Environment, env_params, actions: Actions | Choices) -> Source:

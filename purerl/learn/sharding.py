@@ -21,7 +21,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from purerl.config import ConfigError
+from purerl.errors import ConfigError
 
 _BATCH, _SEEDS = "batch", "seeds"
 

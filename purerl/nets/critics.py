@@ -17,7 +17,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from purerl.learn.buffers import Sequences
 from purerl.nets.networks import Head, NetworkConfig, initial_carry, make_core
 
 CriticArch = Literal["history", "concat"]
@@ -132,20 +131,3 @@ def reduce_twins(values, how: Reduction):
             return jnp.mean(values, axis=0)
         case "q1":
             return values[0]
-
-
-def mean_in_play(x, alive):
-    """Mean of x [T, N] over agents in play (`alive`, bool [T, N]); None: over all."""
-    if alive is None:
-        return jnp.mean(x)
-    return jnp.sum(x * alive) / jnp.maximum(jnp.sum(alive), 1)
-
-
-def critic_loss(critics: Critics, params, batch: Sequences, y):
-    """Mean squared error to targets y [T, N] over batch, steps and both heads; and `(q, history)`."""
-    history = critics.history(params, batch.obs[:-1], batch.action)
-    q = critics.q(params, history, batch.obs[:-1], batch.action)
-    error = (q - y) ** 2
-    if batch.alive is None:
-        return jnp.mean(error), (q, history)
-    return mean_in_play(jnp.mean(error, axis=0), batch.alive), (q, history)

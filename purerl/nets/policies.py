@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.spaces import Box, Discrete, Product, Space
+from purerl.nets.actions import Actions, Choices
 from purerl.nets.distributions import Categorical, Distribution, Joint, Normal, SquashedNormal, masked
+from purerl.nets.networks import Network, NetworkConfig
 
 Continuous = Literal["normal", "squashed"]
 """Policy of continuous parts: a normal whose actions are clipped to the bounds, or tanh of a normal."""
@@ -102,3 +104,42 @@ def env_action(space: Space, action: Any) -> Any:
         return action
     low, high = (np.broadcast_to(np.asarray(bound, np.float32), space.shape) for bound in (space.low, space.high))
     return (low + high) / 2 + (high - low) / 2 * jnp.clip(action, -1.0, 1.0)
+
+
+class SoftPolicy(NamedTuple):
+    """A squashed normal over a range of actions, or a categorical over choices, from an actor's outputs.
+
+    Entropies of the squashed normal are those of the action in units of the half range, in (-1, 1).
+    """
+
+    actions: Actions | Choices
+    log_std_min: float = -10.0
+    log_std_max: float = 2.0
+
+    def network(self, config: NetworkConfig, obs_dim: int) -> Network:
+        """Logits of the choices; or means and log standard deviations, side by side."""
+        out_dim = self.actions.dim if isinstance(self.actions, Choices) else 2 * self.actions.dim
+        return Network(config, obs_dim, out_dim, out_scale=0.1)
+
+    def distribution(self, outputs, legal=None) -> Categorical | SquashedNormal:
+        """Of raw actions, from outputs [..., m]; `legal` is bool [..., n], None: all choices are."""
+        if isinstance(self.actions, Choices):
+            return Categorical(masked(outputs, legal))
+        mean, log_std = jnp.split(outputs, 2, axis=-1)
+        return SquashedNormal(mean, jnp.clip(log_std, self.log_std_min, self.log_std_max))
+
+    def draw(self, key, leading: tuple[int, ...]):
+        """Random numbers [*leading, k] for `sample_from` of the distribution."""
+        draw = jax.random.gumbel if isinstance(self.actions, Choices) else jax.random.normal
+        return draw(key, (*leading, self.actions.dim))
+
+    def env_action(self, raw):
+        """Raw action -> what the environment takes."""
+        if isinstance(self.actions, Choices):
+            return raw
+        return self.actions.squash(raw) * self.actions.unit
+
+    def choose(self, outputs, legal, key, greedy: bool):
+        """What the environment takes: the mode, or a sample."""
+        dist = self.distribution(outputs, legal)
+        return self.env_action(dist.mode() if greedy else dist.sample(key))

@@ -17,9 +17,11 @@ import pandas as pd
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment, Params, ShiftGroup
 from envs_jax.episodes import play_rules
-from purerl import evaluation, plots
-from purerl.config import ConfigError
-from purerl.evaluation import Run, choose_cases, rollout_cases
+from purerl.errors import ConfigError
+from purerl.report import condition_figures, style
+from purerl.run import evaluation, runs
+from purerl.run.evaluation import choose_cases, rollout_cases
+from purerl.run.runs import Run
 from purerl.types import Algorithm, Policy
 
 SHIFT_EPISODES = 64
@@ -72,8 +74,8 @@ def _algorithm_for(trained: Trained, env: Environment) -> Algorithm:
     run = trained.run
     if env.num_agents == run.env.num_agents:
         return run.algorithm
-    other = evaluation.build(run.config, env=env)
-    needed = [x.shape for x in jax.tree.leaves(evaluation.policy_like(other))]
+    other = runs.build(run.config, env=env)
+    needed = [x.shape for x in jax.tree.leaves(runs.policy_like(other))]
     if needed != [x.shape for x in jax.tree.leaves(trained.policy)]:
         raise ConfigError(
             f"{trained.run_dir}: a policy for {run.env.num_agents} agents without shared parameters cannot act for the "
@@ -148,7 +150,7 @@ def play_shifts(
     if env.shifts is None:
         raise ConfigError(f"--shift: {env.name} has no shifts")
     groups_of = env.shifts
-    groups = evaluation.user_input("--shift", lambda: groups_of(kinds))
+    groups = runs.user_input("--shift", lambda: groups_of(kinds))
     starts = starts_of(env, episodes or SHIFT_EPISODES, seed, split)
     rows, columns, left_out = [], list[str](), dict[str, int]()
     for group in groups:
@@ -200,8 +202,8 @@ def write_shifts(report: Mapping[str, Any], run_dir: Path) -> list[Path]:
     """`eval/shifts.csv` and a figure for every number; returns the files."""
     table = _write_csv(report["shifts"], run_dir / "eval" / "shifts.csv")
     rows = pd.DataFrame(report["shifts"])
-    figures = {f"shifts_{name}": plots.shift_figure(rows, name) for name in report["columns"]}
-    return [table, *plots.save_figures(figures, run_dir / "plots")]
+    figures = {f"shifts_{name}": condition_figures.shift_figure(rows, name) for name in report["columns"]}
+    return [table, *style.save_figures(figures, run_dir / "plots")]
 
 
 # Scenarios
@@ -252,7 +254,7 @@ def _scenario_groups(trained: Trained, names: Sequence[str]) -> Sequence[ShiftGr
     groups_of = trained.run.env.scenarios
     if groups_of is None:
         raise ConfigError(f"--scenarios: {trained.run.env.name} has no scenarios")
-    return evaluation.user_input("--scenarios", lambda: groups_of(names))
+    return runs.user_input("--scenarios", lambda: groups_of(names))
 
 
 def _by_scenario(group: ShiftGroup, numbers: Sequence[Numbers]) -> dict[str, Numbers]:
@@ -298,8 +300,8 @@ def write_scenarios(report: Mapping[str, Any], run_dir: Path) -> list[Path]:
     """`eval/scenarios.csv` and `plots/scenarios.png`; returns the files."""
     table = _write_csv(report["cells"], run_dir / "eval" / "scenarios.csv")
     trained = {row["pilot"]: row["trained_on"] for row in report["cells"]}
-    figure = plots.matrix_figure(matrices(report), trained)
-    return [table, *plots.save_figures({"scenarios": figure}, run_dir / "plots")]
+    figure = condition_figures.matrix_figure(matrices(report), trained)
+    return [table, *style.save_figures({"scenarios": figure}, run_dir / "plots")]
 
 
 def _write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:

@@ -19,6 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from purerl.errors import CheckpointError, DamagedError
+from purerl.run.files import sync_directory, write_text
+
 _HEADER = "__header__"
 _NAME = re.compile(r"epoch_(\d{6,})\.npz")
 _BEST = "best.json"
@@ -26,10 +29,6 @@ _KEEP_NEWEST = 2
 """The newest and the one before it, which is the fallback when the newest is damaged."""
 
 Which = Literal["latest", "best"] | int
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is missing, damaged or belongs to another program; the message says which file."""
 
 
 def save(
@@ -105,13 +104,6 @@ def _file(directory: Path, step: int) -> Path:
     return directory / f"epoch_{step:06d}.npz"
 
 
-# One file
-
-
-class DamagedError(CheckpointError):
-    """The file is not what was written."""
-
-
 def write_tree(path: Path, tree: Any, meta: dict[str, Any], skip: Callable[[str], bool] = lambda path: False) -> None:
     """Write the leaves of `tree` and `meta` to `path` in one atomic step."""
     named = {jax.tree_util.keystr(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(tree)}
@@ -125,7 +117,7 @@ def write_tree(path: Path, tree: Any, meta: dict[str, Any], skip: Callable[[str]
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(temporary, path)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def read_tree(path: Path, like: Any, fill: bool = False) -> tuple[Any, dict[str, Any]]:
@@ -151,16 +143,6 @@ def read_tree(path: Path, like: Any, fill: bool = False) -> tuple[Any, dict[str,
     return jax.tree.unflatten(structure, leaves), header["meta"]
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a small text file in one atomic step."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
-
-
 def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
@@ -183,12 +165,3 @@ def _from_numpy(array: np.ndarray, like: Any, key_kind: str | None, place: str) 
             "it was written by another configuration"
         )
     return restored
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make the rename itself survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

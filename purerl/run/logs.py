@@ -19,8 +19,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from purerl.config import ConfigError, Logging, RunConfig
-from purerl.run.checkpoint import write_text
+from purerl.config import Logging, RunConfig
+from purerl.errors import ConfigError
+from purerl.run.files import write_text
 
 CSV_NAME, JSONL_NAME, TENSORBOARD_NAME = "training_progress.csv", "metrics.jsonl", "tensorboard"
 EPISODE_PREFIX = "episode/"

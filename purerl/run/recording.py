@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.base import Environment
-from purerl import evaluation
-from purerl.config import ConfigError
+from purerl.errors import ConfigError
 from purerl.learn import rollout
 from purerl.learn.dataset import Dataset, Metadata, Played, require_same, world_of
 from purerl.learn.replay import own_ends
 from purerl.nets.actions import Choices, actions_of
+from purerl.run import runs
 
 STEPS_PER_CALL = 256
 """Steps of one compiled call where episodes have no fixed length."""
@@ -90,9 +90,9 @@ def _policy_of(name: str, env: Environment, params: Any, num_envs: int) -> tuple
     if not name.startswith("run:"):
         raise ConfigError(f"behaviour '{name}': {env.name} has {', '.join(['random', *env.rules, 'run:DIR'])}")
     run_dir = Path(name.removeprefix("run:"))
-    run = evaluation.open_run(run_dir)
+    run = runs.open_run(run_dir)
     require_same(run_dir, world_of(run.env, run.env.default_params), world_of(env, params))
-    policy, _ = evaluation.pick_seed(run, *evaluation.read_policy(run_dir, run, "best"))
+    policy, _ = runs.pick_seed(run, *runs.read_policy(run_dir, run, "best"))
 
     def by_run(worlds, key):
         legal = rollout.facts_of(env, params, worlds.state).legal

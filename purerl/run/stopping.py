@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from envs_jax.base import Environment
-from purerl.config import BandStop, ConfigError, Evaluation
+from purerl.config import BandStop, Evaluation
+from purerl.errors import ConfigError
 
 ROUNDING = 1e-6
 """Of shares: means come from the device in single precision, where 19 of 20 is a little less than 0.95."""

@@ -16,9 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 import yaml
 
-from purerl.config import ConfigError, RunConfig, config_hash, parse_yaml, resolve_config
-from purerl.evaluation import Run, build, rollout_cases
-from purerl.runner import Plan, plan_of
+from purerl.config import RunConfig, config_hash, resolve_config
+from purerl.errors import ConfigError
+from purerl.run.evaluation import rollout_cases
+from purerl.run.program import Plan, plan_of
+from purerl.run.runs import Run, build
+from purerl.yaml_rules import parse_yaml
 
 Point = dict[str, Any]
 """Dotted key -> value."""

@@ -14,14 +14,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from purerl.config import ConfigError, RunConfig, config_hash, load_config
-from purerl.evaluation import make_evaluate, print_table, write_json
-from purerl.lanes import Sweep, train_points
+from purerl.config import RunConfig, config_hash, load_config
+from purerl.errors import ConfigError
 from purerl.report.statistics import CONFIDENCE, RESAMPLES, bootstrap_interval, interquartile_mean
-from purerl.run import checkpoint
+from purerl.report.tables import print_table
+from purerl.run import files
+from purerl.run.directory import check_run_dir, is_complete
+from purerl.run.evaluation import make_evaluate
+from purerl.run.files import write_json
 from purerl.run.metadata import now, surroundings
-from purerl.runner import EXIT_DIVERGED, EXIT_OK, check_run_dir, is_complete, stop_signals
+from purerl.run.process import stop_signals
+from purerl.run.session import EXIT_DIVERGED, EXIT_OK
 from purerl.sweeps.points import Axes, Point, Range, label
+from purerl.sweeps.training import Sweep, train_points
 
 
 class Definition(NamedTuple):
@@ -129,7 +134,7 @@ def _open_directory(asked: Definition, out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "sweep.json", {"definition": asked.to_json()})
-        checkpoint.write_text(out / "config.yaml", asked.config.to_yaml())
+        files.write_text(out / "config.yaml", asked.config.to_yaml())
     except OSError as error:
         raise ConfigError(f"{out}: directory cannot be written: {error.strerror}") from error
 
@@ -148,7 +153,8 @@ def _metadata(out: Path, resume: bool) -> dict[str, Any]:
 
 def _draw(out: Path) -> None:
     # Imported here: matplotlib takes a second that a sweep need not wait for at its start.
-    from purerl.plots import save_figures, sweep_figure
+    from purerl.report.style import save_figures
+    from purerl.report.sweep_figures import sweep_figure
 
     save_figures({"sweep": sweep_figure(out)}, out)
 
@@ -270,7 +276,7 @@ def write_tables(trained: Sweep, report: dict[str, Any], out: Path) -> None:
         for point in report["points"]
     ]
     for name, rows in (("table", table), ("summary", summary), ("curves", curves)):
-        checkpoint.write_text(out / f"{name}.csv", _csv(rows))
+        files.write_text(out / f"{name}.csv", _csv(rows))
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:

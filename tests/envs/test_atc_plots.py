@@ -9,10 +9,10 @@ import pytest
 
 from envs_jax.atc import flights as fl
 from envs_jax.atc import plots
-from purerl import evaluation, plot
-from purerl import plots as run_plots
+from purerl import plot
 from purerl.config import resolve_config
-from purerl.run import checkpoint
+from purerl.report import training_figures
+from purerl.run import checkpoint, runs
 
 NM = 1 / fl.NM_PER_DEG
 
@@ -121,7 +121,7 @@ def test_alert_bars_have_the_heights_of_the_counts():
     figure = plots.alerts_figure(counts)
     events, quiet = ([[bar.get_height() for bar in bars] for bars in ax.containers] for ax in figure.axes)
     assert events == [[5, 4], [1, 2], [2, 0]] and quiet == [[300, 280]]
-    run_plots.plt.close(figure)
+    training_figures.plt.close(figure)
 
 
 def test_alert_counts_of_a_report():
@@ -139,12 +139,12 @@ def test_training_curve_shows_shares_and_streaks():
         "env_steps": [10, 20, 30], "gradient_steps": [1, 2, 3], "success": [0.1, 0.5, 0.9],
         "conflict_free": [0.2, 0.6, 1.0], "eval_score": [np.nan, 0.4, 1.0], "eval_perfect_streak": [np.nan, 0, 1],
     })  # fmt: skip
-    figure = run_plots.episodes_figure(progress, "success")
+    figure = training_figures.episodes_figure(progress, "success")
     above, below = ({line.get_label(): line.get_ydata().tolist() for line in ax.lines} for ax in figure.axes)
     assert above["conflict free"] == [0.2, 0.6, 1.0] and above["success, evaluation"] == [0.4, 1.0]
     assert below == {"perfect": [0, 1]}
-    run_plots.plt.close(figure)
-    assert run_plots.episodes_figure(progress[["env_steps", "gradient_steps", "eval_score"]], "return") is None
+    training_figures.plt.close(figure)
+    assert training_figures.episodes_figure(progress[["env_steps", "gradient_steps", "eval_score"]], "return") is None
 
 
 def finished_run(run_dir):
@@ -160,7 +160,7 @@ def finished_run(run_dir):
     (run_dir / "training_progress.csv").write_text("epoch,env_steps,gradient_steps,success,eval_score\n1,64,1,0.5,\n")
     (run_dir / "eval" / "final_test.json").write_text('{"split": "test"}')
     (run_dir / "eval" / "traj_final_test.csv").write_text("episode_id\n0\n")
-    algorithm = evaluation.build(config).algorithm
+    algorithm = runs.build(config).algorithm
     policy = jax.jit(lambda key: algorithm.policy(algorithm.init(key, algorithm.hparams)))(jax.random.key(0))
     checkpoint.write_tree(run_dir / "policy" / "best.npz", jax.tree.map(lambda leaf: leaf[None], policy), {})
 

@@ -18,9 +18,9 @@ from envs_jax.base import Environment
 from envs_jax.spaces import Box
 from purerl.algos import apg, impala, ppo, sac, td3
 from purerl.nets.actions import Choices, actions_of
+from purerl.nets.actor_critic import ActorCritic
 from purerl.nets.critics import Critics
 from purerl.nets.networks import NetworkConfig
-from purerl.onpolicy import ActorCritic
 from purerl.types import Algorithm
 
 GAMMA = 0.5

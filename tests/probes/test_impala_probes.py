@@ -17,7 +17,7 @@ from probe_worlds import (
 
 from envs_jax.spaces import Box
 from purerl.algos import impala
-from purerl.onpolicy import ActorCritic
+from purerl.nets.actor_critic import ActorCritic
 
 
 def test_illegal_actions_are_never_taken_and_the_best_legal_one_is_learned():

@@ -19,7 +19,7 @@ from probe_worlds import (
 from envs_jax.base import Environment
 from envs_jax.spaces import Box
 from purerl.algos import ppo
-from purerl.onpolicy import ActorCritic
+from purerl.nets.actor_critic import ActorCritic
 
 # Masks
 

@@ -10,9 +10,9 @@ import pytest
 
 import envs_jax
 from envs_jax.bess import physics
-from purerl import runner
 from purerl.config import load_config
-from purerl.evaluation import build_env
+from purerl.run import session
+from purerl.run.runs import build_env
 
 CONFIG = Path(__file__).parents[2] / "configs" / "bess_td3.yaml"
 SMALL = (
@@ -36,7 +36,7 @@ QUICK_COLUMNS = [
 def finished(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("bess") / "run"
     config = load_config(CONFIG, SMALL)
-    assert runner.run(config, run_dir) == runner.EXIT_OK
+    assert session.run(config, run_dir) == session.EXIT_OK
     return config, run_dir
 
 

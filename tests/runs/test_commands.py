@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import purerl
-from purerl import evaluate, evaluation, export, train
+from purerl import evaluate, export, train
 from purerl.config import load_config
+from purerl.run import evaluation, runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -109,7 +110,7 @@ def test_the_default_run_directory_is_named_after_the_configuration():
 def test_seed_flag_and_mixed_order_of_arguments(config_file, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "purerl.runner.run", lambda config, run_dir, resume: seen.append((config, run_dir, resume)) or 0
+        "purerl.run.session.run", lambda config, run_dir, resume: seen.append((config, run_dir, resume)) or 0
     )
     arguments = [
         "epochs=3",
@@ -188,7 +189,7 @@ def test_evaluate_on_other_data_keeps_the_calibration_of_the_training(finished_r
     assert report["episodes"] == 3
     stored = json.loads((finished_run / "checkpoints" / "calibration.json").read_text())
     assert stored == {"scale": 0.5}
-    run = evaluation.open_run(finished_run, ["env.target_scale=3.0"])
+    run = runs.open_run(finished_run, ["env.target_scale=3.0"])
     assert run.env.calibration == stored
     assert run.env.splits["val"][0] == pytest.approx(-1.2)
 
@@ -242,7 +243,7 @@ def test_cases_are_spread_evenly():
 
 def test_steps_after_the_end_of_an_episode_do_not_count(config_file):
     """Episodes of 1 to 5 steps: rewards beyond the end are zero, and the default score is the mean return."""
-    run = evaluation.build(load_config(config_file))
+    run = runs.build(load_config(config_file))
 
     def step_env(key, state, action, params):
         obs, state, reward, _, truncated, info = run.env.step_env(key, state, action, params)

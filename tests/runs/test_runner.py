@@ -15,17 +15,17 @@ import pytest
 from helpers import arrays, assert_same_run, bits, logs
 
 import purerl
-from purerl import evaluation, runner, train
+from purerl import train
 from purerl.config import load_config
-from purerl.run import checkpoint
-from purerl.runner import Plan, plan_of
+from purerl.run import checkpoint, program, runs, session
+from purerl.run.program import Plan, plan_of
 
 
 def last_state(run_dir, config_path, *overrides):
     """State in the newest checkpoint."""
-    run = evaluation.build(load_config(config_path, overrides))
-    program = runner.program_of(run.algorithm, run.config, 1)
-    tree, _ = checkpoint.restore(run_dir / "checkpoints", {"state": jax.eval_shape(program.init)})
+    run = runs.build(load_config(config_path, overrides))
+    compiled = program.program_of(run.algorithm, run.config, 1)
+    tree, _ = checkpoint.restore(run_dir / "checkpoints", {"state": jax.eval_shape(compiled.init)})
     return tree["state"]
 
 
@@ -78,13 +78,13 @@ def test_seeds_trained_at_once_equal_single_runs(config_file, finished_run, tmp_
 
 
 def test_the_best_policy_of_every_seed_is_kept():
-    memory = runner.Memory()
+    memory = session.Memory()
     first, second = ({"w": jnp.array([[1.0], [2.0]]) + shift} for shift in (0, 10))
-    best = runner._merge_best(memory, None, first, [0.5, 0.9], [1.0, 1.0])
-    best = runner._merge_best(memory, best, second, [0.7, 0.8], [0.0, 2.0])
+    best = session._merge_best(memory, None, first, [0.5, 0.9], [1.0, 1.0])
+    best = session._merge_best(memory, best, second, [0.7, 0.8], [0.0, 2.0])
     assert best["w"].tolist() == [[11.0], [2.0]]
     assert (memory.best_scores, memory.best_returns) == ([0.7, 0.9], [0.0, 1.0])
-    best = runner._merge_best(memory, best, first, [0.7, 0.9], [-1.0, 1.5])
+    best = session._merge_best(memory, best, first, [0.7, 0.9], [-1.0, 1.5])
     assert best["w"].tolist() == [[11.0], [2.0]] and memory.best_returns == [0.0, 1.5], "returns part equal scores"
 
 
@@ -114,7 +114,7 @@ def stop_at(epoch: int, number: int):
             if record.epoch == epoch:
                 os.kill(os.getpid(), number)
 
-        return runner.logging.Display(show, lambda: None)
+        return logs.Display(show, lambda: None)
 
     return open_display
 
@@ -127,7 +127,7 @@ def test_signals_save_and_exit_0_and_the_resumed_run_is_the_uninterrupted_one(
     arguments = ["--config", str(config_file), "--run-dir", str(run_dir)]
     before = signal.getsignal(number)
     with monkeypatch.context() as patch:
-        patch.setattr(runner.logging, "open_display", stop_at(3, number))
+        patch.setattr(logs, "open_display", stop_at(3, number))
         assert train.main(arguments) == 0
     assert signal.getsignal(number) == before
     metadata = json.loads((run_dir / "metadata.json").read_text())
@@ -145,7 +145,7 @@ def test_resuming_from_a_damaged_checkpoint_falls_back_and_ends_the_same(
     run_dir = tmp_path / "run"
     arguments = ["--config", str(config_file), "--run-dir", str(run_dir)]
     with monkeypatch.context() as patch:
-        patch.setattr(runner.logging, "open_display", stop_at(4, signal.SIGTERM))
+        patch.setattr(logs, "open_display", stop_at(4, signal.SIGTERM))
         assert train.main(arguments) == 0
     assert checkpoint.available(run_dir / "checkpoints") == [2, 4]
     newest = run_dir / "checkpoints" / "epoch_000004.npz"
@@ -166,7 +166,7 @@ def test_without_the_replay_a_run_still_resumes(config_file, tmp_path, monkeypat
     run_dir = tmp_path / "run"
     arguments = ["--config", str(config_file), "--run-dir", str(run_dir), "checkpointing.save_replay=false"]
     with monkeypatch.context() as patch:
-        patch.setattr(runner.logging, "open_display", stop_at(4, signal.SIGTERM))
+        patch.setattr(logs, "open_display", stop_at(4, signal.SIGTERM))
         assert train.main(arguments) == 0
     stored = arrays(run_dir / "checkpoints" / "epoch_000004.npz")
     assert "['state'].weights" in stored and not any("ring" in name for name in stored)

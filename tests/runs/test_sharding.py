@@ -10,8 +10,8 @@ from helpers import BASE, arrays
 
 from purerl import train
 from purerl.config import resolve_config
-from purerl.evaluation import build
-from purerl.runner import program_of
+from purerl.run.program import program_of
+from purerl.run.runs import build
 
 TD3 = {
     "name": "td3",

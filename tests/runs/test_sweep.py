@@ -13,11 +13,15 @@ from helpers import BASE
 from test_commands import one_line
 
 import purerl
-from purerl import evaluation, lanes, plot, plots, sweep
-from purerl.config import ConfigError, load_config, resolve_config
-from purerl.evaluation import build, make_evaluate
+from purerl import plot, sweep
+from purerl.config import load_config, resolve_config
+from purerl.errors import ConfigError
+from purerl.report import style, sweep_figures
 from purerl.report.statistics import interquartile_mean
-from purerl.sweeps import points, run
+from purerl.run import files
+from purerl.run.evaluation import make_evaluate
+from purerl.run.runs import build
+from purerl.sweeps import lanes, points, run, training
 
 RATES = [0.05, 0.3]
 TINY = {"hidden_sizes": [4]}
@@ -117,7 +121,7 @@ def test_points_that_differ_in_nothing_that_works_are_reported():
     overrides = [{"algo.lr_schedule.decay_factor": 0.5}, {"algo.lr_schedule.decay_factor": 0.6}]
     configs = points.point_configs(ppo_config(), overrides)
     groups = points.groups_of(configs)
-    lanes._announce(ppo_config(), overrides, 1, groups, {}, lines.append)
+    training._announce(ppo_config(), overrides, 1, groups, {}, lines.append)
     assert any("decay_factor 0.5 and decay_factor 0.6 are the same program with the same numbers" in x for x in lines)
 
 
@@ -267,7 +271,7 @@ def write_finished_sweep(out, axes, random):
     report = run.report_of(trained)
     out.mkdir()
     definition = run.Definition(trained.config, axes, swept, random).to_json()
-    evaluation.write_json(out / "sweep.json", {"definition": definition, **report})
+    files.write_json(out / "sweep.json", {"definition": definition, **report})
     run.write_tables(trained, report, out)
     return trained
 
@@ -275,7 +279,7 @@ def write_finished_sweep(out, axes, random):
 def sweep_of(swept, keys_and_steps, final_scores):
     keys, steps = keys_and_steps
     growth = np.linspace(0.3, 1.0, len(steps))[:, None]
-    return lanes.Sweep(
+    return training.Sweep(
         config=config_of(), points=swept, seeds=list(range(8)), groups=[], keys=dict.fromkeys(keys, "traced"),
         unit="return", epochs=[[1, 2, 3]] * len(swept), env_steps=[steps] * len(swept),
         curves=[growth * final_scores(point) for point in swept], percent_of_bound=None, diverged={},
@@ -289,7 +293,7 @@ def test_every_kind_of_sweep_has_its_figure(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(run, "_final_score", lambda *_: final)
     axes = FIGURES[kind]
     trained = write_finished_sweep(tmp_path / "out", axes, 24 if kind == "random" else None)
-    figure = plots.sweep_figure(tmp_path / "out")
+    figure = sweep_figures.sweep_figure(tmp_path / "out")
     *left, right = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
     assert len(left) == max(1, len(axes)) if kind == "random" else 1
     assert len(right.lines) == len(trained.points)
@@ -298,7 +302,7 @@ def test_every_kind_of_sweep_has_its_figure(tmp_path, monkeypatch, kind):
     lost = sum(np.isnan(scores).any() for scores in trained.scores)
     marks = [line for ax in left for line in ax.lines if line.get_marker() == "x" and len(line.get_xdata())]
     assert bool(marks) == (lost > 0 and kind != "two keys, map")
-    (path,) = plots.save_figures({"sweep": figure}, tmp_path / "out")
+    (path,) = style.save_figures({"sweep": figure}, tmp_path / "out")
     assert path.stat().st_size > 10_000
 
 
@@ -313,7 +317,7 @@ def test_random_points_come_with_the_seed_of_the_configuration(config_file, tmp_
     assert (definition.axes, definition.random, definition.at_once, str(out), resume) == (axes, 3, 5, "d", False)
     assert definition.config.algo["capacity"] == 32
     out = tmp_path / "out"
-    evaluation.write_json(out / "sweep.json", {"definition": definition.to_json()})
+    files.write_json(out / "sweep.json", {"definition": definition.to_json()})
     (out / "config.yaml").write_text(definition.config.to_yaml())
     assert run.read_definition(out) == definition
 

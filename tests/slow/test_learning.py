@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from purerl import evaluate, record, runner
+from purerl import evaluate, record
 from purerl.config import load_config
+from purerl.run import session
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -15,7 +16,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 def trained_report(config: str, run_dir: Path, *overrides: str) -> dict:
     """Final report of a run of a configuration as it stands."""
-    assert runner.run(load_config(CONFIGS / config, overrides), run_dir) == runner.EXIT_OK
+    assert session.run(load_config(CONFIGS / config, overrides), run_dir) == session.EXIT_OK
     (path,) = (run_dir / "eval").glob("final_*.json")
     return json.loads(path.read_text())
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from purerl import record, runner, train
+from purerl import record, train
 from purerl.config import ALGORITHMS, load_config
+from purerl.run import session
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -48,11 +49,11 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(name, tmp_path
         assert record.main(["--config", path, "--out", data, *mix]) == 0
         overrides.append(f"algo.dataset={data}")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert train.main(["--config", path, "--run-dir", str(whole), *overrides]) == runner.EXIT_OK
+    assert train.main(["--config", path, "--run-dir", str(whole), *overrides]) == session.EXIT_OK
     shutil.copytree(whole, parts)
     # The state before the last epoch is what a run that was killed during it leaves.
     (parts / "checkpoints" / "epoch_000003.npz").unlink()
     (parts / "metadata.json").unlink()
-    assert train.main(["--run-dir", str(parts), "--config", path, "--resume", *overrides]) == runner.EXIT_OK
+    assert train.main(["--run-dir", str(parts), "--config", path, "--resume", *overrides]) == session.EXIT_OK
     last = "checkpoints/epoch_000003.npz"
     assert arrays(parts / last) == arrays(whole / last)

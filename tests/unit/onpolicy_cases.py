@@ -6,10 +6,11 @@ import numpy as np
 
 from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete
+from purerl.learn.actors import Settings
 from purerl.learn.policy_gradient import Batch
+from purerl.nets.actor_critic import ActorCritic
 from purerl.nets.networks import NetworkConfig
 from purerl.nets.policies import Outputs
-from purerl.onpolicy import ActorCritic, Settings
 
 LINEAR = NetworkConfig(hidden_sizes=())
 LSTM = NetworkConfig(lstm_hidden_size=4, hidden_sizes=(4,), activation="tanh")

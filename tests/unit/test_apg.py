@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete
 from purerl.algos import apg
-from purerl.config import ConfigError
+from purerl.errors import ConfigError
 from purerl.learn.optimizers import Schedule
 from purerl.nets.networks import Network, NetworkConfig, initial_carry
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from flax import struct
 
+from purerl.errors import CheckpointError, DamagedError
 from purerl.run import checkpoint
-from purerl.run.checkpoint import CheckpointError, DamagedError
 
 
 @struct.dataclass

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from purerl import config
-from purerl.config import ConfigError, config_hash, first_difference, load_config, parse_yaml
+from purerl.config import config_hash, first_difference, load_config
+from purerl.errors import ConfigError
+from purerl.yaml_rules import parse_yaml
 
 MINIMAL = """
 epochs: 2

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from purerl.config import RunConfig, load_suite
-from purerl.evaluation import build, build_env
 from purerl.learn import dataset
-from purerl.runner import plan_of
+from purerl.run.program import plan_of
+from purerl.run.runs import build, build_env
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 

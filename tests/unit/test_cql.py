@@ -11,15 +11,15 @@ from pydantic import ValidationError
 from replay_cases import SMALL, SMALL_LSTM, Run, T, copied, marker_world, plain_head, random_like, trees_equal
 
 from envs_jax.spaces import Box, Discrete
-from purerl import runner
 from purerl.algos import bc, cql
-from purerl.config import ConfigError
+from purerl.errors import ConfigError
 from purerl.learn import dataset, offline, sharding
 from purerl.learn.buffers import Sequences
-from purerl.learn.soft import SoftPolicy
 from purerl.nets.actions import Actions, Choices
 from purerl.nets.critics import Critics
 from purerl.nets.networks import NetworkConfig
+from purerl.nets.policies import SoftPolicy
+from purerl.run import program
 
 RANGE = Actions(np.array([-1.0]), np.array([1.0]), np.array([2.0]), sigmoid=False)
 GAMMA, ALPHA, WEIGHT = 0.9, 0.3, 2.0
@@ -331,13 +331,13 @@ def test_seeds_under_vmap_equal_single_runs(ran, same_keys):
 
 
 def test_chunks_equal_the_whole_with_the_data_as_arguments_of_the_program(ran, monkeypatch):
-    monkeypatch.setattr(runner, "LARGE_CONSTANT_BYTES", 1)  # all constants
+    monkeypatch.setattr(program, "LARGE_CONSTANT_BYTES", 1)  # all constants
     run = ran("cloning")
     start = run.history[0]
 
     def over(count):
-        updates = lambda state: runner.scan_updates(run.algorithm.update, state, count)  # noqa: E731
-        return runner.compiled(updates, sharding.spread_of(1, 1), start)
+        updates = lambda state: program.scan_updates(run.algorithm.update, state, count)  # noqa: E731
+        return program.compiled(updates, sharding.spread_of(1, 1), start)
 
     whole, half = over(4), over(2)
     chunked, first_metrics = half(copied(start))

@@ -10,7 +10,7 @@ from replay_cases import marker_world
 
 from envs_jax.adapters import with_agent_axis
 from envs_jax.spaces import Box, Discrete, Product
-from purerl.config import ConfigError
+from purerl.errors import ConfigError
 from purerl.learn import dataset
 from purerl.learn.buffers import sample_indices, take
 

@@ -11,9 +11,10 @@ from jax import export as jax_export
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete, Product
-from purerl import evaluation, export
+from purerl import export
 from purerl.algos import ppo
 from purerl.nets.networks import NetworkConfig
+from purerl.run import runs
 
 SPACES = {"choices": Discrete(3), "mixed": Product((Discrete(3), Box(-1.0, 1.0, (2,))))}
 MEMORY = NetworkConfig(cell="gru", lstm_hidden_size=4, hidden_sizes=(4,))
@@ -49,9 +50,9 @@ def test_masks_memory_and_mixed_actions_survive_the_export(kind, monkeypatch):
     policy = policy._replace(actor=jax.tree.map(lambda x: 3 * x + 0.1, policy.actor))
     settings = SimpleNamespace(env={"name": "masked"}, algo={"name": "ppo"}, seed=0)
     run = SimpleNamespace(config=settings, env=env, algorithm=algorithm)
-    monkeypatch.setattr(evaluation, "open_run", lambda run_dir: run)
-    monkeypatch.setattr(evaluation, "read_policy", lambda *_: (policy, {"epoch": 1}))
-    monkeypatch.setattr(evaluation, "pick_seed", lambda *_: (policy, 0))
+    monkeypatch.setattr(runs, "open_run", lambda run_dir: run)
+    monkeypatch.setattr(runs, "read_policy", lambda *_: (policy, {"epoch": 1}))
+    monkeypatch.setattr(runs, "pick_seed", lambda *_: (policy, 0))
 
     loaded = export.load_policy("run")
     exported = export.export_policy(loaded)

@@ -16,9 +16,11 @@ from envs_jax.spaces import Discrete
 from purerl.algos import impala, ppo
 from purerl.config import load_config
 from purerl.learn import policy_gradient
+from purerl.learn.actors import Actors
+from purerl.learn.minibatches import memory_of
 from purerl.learn.policy_gradient import Coefficients
+from purerl.nets.actor_critic import Memory
 from purerl.nets.networks import NetworkConfig
-from purerl.onpolicy import Actors, Memory, memory_of
 from purerl.run import checkpoint
 
 SMALL = {"actor": LINEAR, "critic": LINEAR, "num_envs": 4, "steps_per_update": 8, "gamma": 0.9, "vtrace_lambda": 0.8}

@@ -7,8 +7,8 @@ import pytest
 
 from envs_jax.spaces import Box, Discrete, Product
 from purerl.nets import pairs
+from purerl.nets.actor_critic import ActorCritic, Memory
 from purerl.nets.networks import ConvConfig, NetworkConfig
-from purerl.onpolicy import ActorCritic, Memory
 
 MLP = NetworkConfig(hidden_sizes=(8, 6), activation="tanh")
 MIXED = Product((Discrete(3, (1,)), Box(-1.0, 1.0, (1, 2))))

@@ -14,10 +14,11 @@ from replay_cases import trees_equal
 from envs_jax.spaces import Box, Discrete
 from purerl.algos import ppo
 from purerl.learn import policy_gradient
+from purerl.learn.actors import TANH
 from purerl.learn.policy_gradient import Coefficients, adapted_kl_coef, clipped_surrogate
+from purerl.nets.actor_critic import Memory
 from purerl.nets.networks import ConvConfig
 from purerl.nets.policies import env_action
-from purerl.onpolicy import TANH, Memory
 from purerl.run import checkpoint
 
 CONFIG = ppo.Config(actor=LINEAR, critic=LINEAR, num_envs=2, steps_per_update=8, minibatches=2, epochs=2)

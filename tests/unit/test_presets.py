@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from purerl.config import ConfigError, load_config, resolve_config
+from purerl.config import load_config, resolve_config
+from purerl.errors import ConfigError
 from purerl.learn.optimizers import Schedule
 from purerl.presets import PRESETS
 

@@ -10,7 +10,7 @@ from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete
 from purerl import record as command
-from purerl.config import ConfigError
+from purerl.errors import ConfigError
 from purerl.run import recording
 from purerl.run.recording import Behaviour
 

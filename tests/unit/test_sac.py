@@ -30,7 +30,7 @@ from envs_jax.spaces import Box
 from purerl.algos import sac
 from purerl.learn.buffers import Sequences
 from purerl.learn.optimizers import Schedule
-from purerl.learn.soft import temperature_loss
+from purerl.learn.twin_critics import temperature_loss
 from purerl.nets.actions import Actions, Choices
 from purerl.nets.critics import Critics
 from purerl.nets.networks import NetworkConfig

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import envs_jax
-from purerl.config import BandStop, ConfigError, EarlyStop, Evaluation
+from purerl.config import BandStop, EarlyStop, Evaluation
+from purerl.errors import ConfigError
 from purerl.run.stopping import Stops, after_evaluation, after_updates, reason, require_known
 
 

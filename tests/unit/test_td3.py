@@ -26,8 +26,9 @@ from envs_jax.spaces import Box, Discrete
 from purerl.algos import td3
 from purerl.learn.buffers import Sequences, sample_indices, take
 from purerl.learn.optimizers import Schedule
+from purerl.learn.twin_critics import critic_loss
 from purerl.nets.actions import Actions, action_range
-from purerl.nets.critics import Critics, critic_loss
+from purerl.nets.critics import Critics
 from purerl.nets.networks import NetworkConfig
 
 FEED_FORWARD = td3.Config(

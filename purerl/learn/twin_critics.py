@@ -1,56 +1,37 @@
-"""Maximum-entropy policies: their distribution, their value under twin critics, and the temperature.
+"""Losses of twin critics and of maximum-entropy policies under them.
 
 Haarnoja et al. 2018a (arXiv 1801.01290) and 2018b (1812.05905); choices as in Christodoulou 2019 (1910.07207).
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
+from envs_jax.base import Environment
+from purerl.learn.buffers import Sequences
 from purerl.nets.actions import Actions, Choices
-from purerl.nets.critics import Critics, Reduction, mean_in_play, reduce_twins
-from purerl.nets.distributions import Categorical, SquashedNormal, masked
-from purerl.nets.networks import Network, NetworkConfig
+from purerl.nets.critics import CriticArch, Critics, Preview, Reduction, reduce_twins
+from purerl.nets.distributions import Categorical
+from purerl.nets.networks import NetworkConfig
+from purerl.nets.policies import SoftPolicy
 
 
-class SoftPolicy(NamedTuple):
-    """A squashed normal over a range of actions, or a categorical over choices, from an actor's outputs.
+def mean_in_play(x, alive):
+    """Mean of x [T, N] over agents in play (`alive`, bool [T, N]); None: over all."""
+    if alive is None:
+        return jnp.mean(x)
+    return jnp.sum(x * alive) / jnp.maximum(jnp.sum(alive), 1)
 
-    Entropies of the squashed normal are those of the action in units of the half range, in (-1, 1).
-    """
 
-    actions: Actions | Choices
-    log_std_min: float = -10.0
-    log_std_max: float = 2.0
-
-    def network(self, config: NetworkConfig, obs_dim: int) -> Network:
-        """Logits of the choices; or means and log standard deviations, side by side."""
-        out_dim = self.actions.dim if isinstance(self.actions, Choices) else 2 * self.actions.dim
-        return Network(config, obs_dim, out_dim, out_scale=0.1)
-
-    def distribution(self, outputs, legal=None) -> Categorical | SquashedNormal:
-        """Of raw actions, from outputs [..., m]; `legal` is bool [..., n], None: all choices are."""
-        if isinstance(self.actions, Choices):
-            return Categorical(masked(outputs, legal))
-        mean, log_std = jnp.split(outputs, 2, axis=-1)
-        return SquashedNormal(mean, jnp.clip(log_std, self.log_std_min, self.log_std_max))
-
-    def draw(self, key, leading: tuple[int, ...]):
-        """Random numbers [*leading, k] for `sample_from` of the distribution."""
-        draw = jax.random.gumbel if isinstance(self.actions, Choices) else jax.random.normal
-        return draw(key, (*leading, self.actions.dim))
-
-    def env_action(self, raw):
-        """Raw action -> what the environment takes."""
-        if isinstance(self.actions, Choices):
-            return raw
-        return self.actions.squash(raw) * self.actions.unit
-
-    def choose(self, outputs, legal, key, greedy: bool):
-        """What the environment takes: the mode, or a sample."""
-        dist = self.distribution(outputs, legal)
-        return self.env_action(dist.mode() if greedy else dist.sample(key))
+def critic_loss(critics: Critics, params, batch: Sequences, y):
+    """Mean squared error to targets y [T, N] over batch, steps and both heads; and `(q, history)`."""
+    history = critics.history(params, batch.obs[:-1], batch.action)
+    q = critics.q(params, history, batch.obs[:-1], batch.action)
+    error = (q - y) ** 2
+    if batch.alive is None:
+        return jnp.mean(error), (q, history)
+    return mean_in_play(jnp.mean(error, axis=0), batch.alive), (q, history)
 
 
 def soft_value(
@@ -104,3 +85,26 @@ def temperature_loss(log_alpha, entropy, target, alive=None):
     Its gradient has the sign of the paper's: too little entropy raises alpha, too much lowers it.
     """
     return log_alpha * mean_in_play(jax.lax.stop_gradient(entropy - target), alive)
+
+
+def critics_of(
+    env: Environment,
+    env_params,
+    actions: Actions | Choices,
+    network: NetworkConfig,
+    arch: CriticArch,
+    with_preview: bool,
+) -> Critics:
+    """Critics for an environment (with an agent axis).
+
+    Raises:
+        ValueError: `with_preview`, and the environment offers none.
+    """
+    preview: Preview | None = None
+    if with_preview:
+        if env.preview is None or isinstance(actions, Choices):
+            raise ValueError(f"algo.critic_preview: {env.name} offers no preview of actions here; set it to false")
+        one, unit = env.preview, actions.unit
+        preview = jax.vmap(jax.vmap(lambda obs, action: one(obs[None], action[None] * unit, env_params)[0]))
+    obs_dim = env.observation_space(env_params).shape[1]
+    return Critics(network, arch, obs_dim, actions.dim, preview, isinstance(actions, Choices))

@@ -1,0 +1,17 @@
+"""What users can put right. Every message is one line that names the place and the remedy. Imports nothing."""
+
+
+class ConfigError(ValueError):
+    """Something the user can put right; the message is one line that names the place and the remedy."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, damaged or belongs to another program; the message says which file."""
+
+
+class DamagedError(CheckpointError):
+    """The file is not what was written."""
+
+
+class UsageError(ValueError):
+    """A command line that cannot be understood."""

@@ -1,0 +1,65 @@
+"""The directory of a run: opening it, refusing to mix runs, and what its metadata say."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from purerl.config import RunConfig, config_hash, first_difference, load_config
+from purerl.errors import ConfigError
+from purerl.run import files, logs
+from purerl.run.files import write_json
+from purerl.run.metadata import now, surroundings
+from purerl.run.program import Plan
+from purerl.run.runs import CALIBRATION, Run
+
+Status = Literal["running", "finished", "early_stopped", "interrupted", "diverged"]
+
+
+def check_run_dir(config: RunConfig, run_dir: Path, resume: bool, flag: str = "--run-dir") -> None:
+    """Refuse to mix runs; nothing has been written when this raises. `flag` names the directory in messages."""
+    if not resume:
+        if run_dir.is_dir() and any(run_dir.iterdir()):
+            raise ConfigError(f"{run_dir}: run directory is not empty; add --resume or choose another {flag}")
+        return
+    stored = run_dir / "config.yaml"
+    if not stored.exists():
+        raise ConfigError(f"{run_dir}: nothing to resume (no config.yaml); start it without --resume")
+    difference = first_difference(load_config(stored), config)
+    if difference:
+        raise ConfigError(f"{run_dir}: holds a run with another configuration: {difference}")
+
+
+def is_complete(run_dir: Path) -> bool:
+    """Whether nothing is left to do for the run of a directory."""
+    metadata = json.loads((run_dir / "metadata.json").read_text()) if (run_dir / "metadata.json").exists() else {}
+    return metadata.get("status") in ("finished", "early_stopped")
+
+
+def open_run_dir(config: RunConfig, run_dir: Path, trained: Run) -> None:
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        files.write_text(run_dir / "config.yaml", config.to_yaml())  # first: from here on it can be resumed
+        for name in ("checkpoints", "eval", "plots", "policy", logs.TENSORBOARD_NAME):
+            (run_dir / name).mkdir(exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{run_dir}: run directory cannot be written: {error.strerror}") from error
+    if trained.env.calibration is not None and not (run_dir / CALIBRATION).exists():
+        write_json(run_dir / CALIBRATION, dict(trained.env.calibration))
+
+
+def first_metadata(config: RunConfig, plan: Plan, resumed_dir: Path | None) -> dict[str, Any]:
+    """What does not change while the run lasts. `sessions` counts the processes that worked on it."""
+    path = resumed_dir / "metadata.json" if resumed_dir else None
+    earlier = json.loads(path.read_text()) if path and path.exists() else {}
+    return {
+        "algorithm": config.algo["name"],
+        "environment": config.env["name"],
+        "seed": config.seed,
+        "num_seeds": config.num_seeds,
+        "created": earlier.get("created", now()),
+        "sessions": earlier.get("sessions", 0) + 1,
+        "config_hash": config_hash(config),
+        "epochs": plan.epochs,
+        "updates_per_epoch": plan.updates_per_epoch,
+        **surroundings(),
+    }

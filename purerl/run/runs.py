@@ -1,0 +1,122 @@
+"""A run as a value: built from a configuration, opened from its directory, its policies read back."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+
+import envs_jax
+from envs_jax.adapters import with_agent_axis
+from envs_jax.base import Environment
+from purerl.config import RunConfig, algorithm_module, load_config
+from purerl.errors import ConfigError
+from purerl.run import checkpoint
+from purerl.types import Algorithm, Policy
+
+CALIBRATION = Path("checkpoints") / "calibration.json"
+"""What the environment fitted on the training split, inside the run directory."""
+
+CheckpointName = Literal["best", "latest"] | int
+
+
+class Run(NamedTuple):
+    """What a configuration stands for."""
+
+    config: RunConfig
+    env: Environment
+    """With an agent axis."""
+    algorithm: Algorithm
+
+
+def build(config: RunConfig, calibration: Mapping[str, Any] | None = None, env: Environment | None = None) -> Run:
+    """Environment and algorithm of a configuration; `env` is the environment where it has been made before.
+
+    Raises:
+        ConfigError: the environment or the algorithm refuses its settings.
+        FileNotFoundError, DataError: from the environment's data.
+    """
+    env = build_env(config, calibration) if env is None else env
+    env = dataclasses.replace(env, reward_scale=config.reward_scale)
+    algorithm_config = config.algorithm_config()
+    if config.reward_scale != 1 and getattr(algorithm_config, "critic_preview", False):
+        raise ConfigError("algo.critic_preview: previews are not scaled; set reward_scale to 1")
+    module = algorithm_module(config)
+    algorithm = user_input("algo", lambda: module.make(algorithm_config, env, env.default_params))
+    return Run(config, env, algorithm)
+
+
+def build_env(config: RunConfig, calibration: Mapping[str, Any] | None = None) -> Environment:
+    """The environment of a configuration, with an agent axis; raises as `build` does."""
+    settings = config.env_settings()
+    if calibration is not None:
+        settings["calibration"] = calibration
+    return with_agent_axis(user_input("env", lambda: envs_jax.make(config.env["name"], **settings)))
+
+
+def user_input(section: str, make: Callable[[], Any]) -> Any:
+    """`make()`, with a plain ValueError taken as a setting that does not fit; its own kinds pass unchanged."""
+    try:
+        return make()
+    except ValueError as error:
+        if type(error) is not ValueError:
+            raise
+        raise ConfigError(f"{section}: {error}") from error
+
+
+def open_run(run_dir: Path, overrides: Sequence[str] = ()) -> Run:
+    """The run of a directory, with the calibration it was trained with even if overrides bring other data.
+
+    Raises:
+        FileNotFoundError: not a run directory.
+        ConfigError: an override that is not `env.key=value`, or does not fit.
+    """
+    path = run_dir / "config.yaml"
+    if not path.exists():
+        raise FileNotFoundError(f"{run_dir}: not a run directory (no config.yaml)")
+    for override in overrides:
+        if not override.startswith("env."):
+            raise ConfigError(f"override '{override}': only env.key=value can differ from the trained run")
+    calibration = run_dir / CALIBRATION
+    stored = json.loads(calibration.read_text()) if calibration.exists() else None
+    return build(load_config(path, overrides), stored)
+
+
+def read_policy(run_dir: Path, run: Run, name: CheckpointName) -> tuple[Policy, dict[str, Any]]:
+    """Policy with a leading seed axis, and what was stored with it (epoch, config hash).
+
+    `best` is the best of every seed by its own evaluations; without any evaluation, the latest.
+
+    Raises:
+        CheckpointError: no such checkpoint, or damaged.
+    """
+    like = policy_like(run)
+    best = run_dir / "policy" / "best.npz"
+    if name == "best" and best.exists():
+        return checkpoint.read_tree(best, like)
+    step: checkpoint.Which = "latest" if name == "best" else name
+    tree, meta = checkpoint.restore(run_dir / "checkpoints", {"policy": like}, step)
+    return tree["policy"], meta
+
+
+def pick_seed(run: Run, stacked: Policy, meta: Mapping[str, Any], seed_index: int | None = None) -> tuple[Policy, int]:
+    """The policy of one seed of several and its number; None: the one with the best evaluation, else the first.
+
+    Raises:
+        ConfigError: no such seed.
+    """
+    scores = meta.get("best_scores")
+    index = seed_index if seed_index is not None else int(np.argmax(scores)) if scores else 0
+    if not 0 <= index < run.config.num_seeds:
+        raise ConfigError(f"seed index {index}: the run has seeds 0 to {run.config.num_seeds - 1}")
+    return jax.tree.map(lambda x: x[index], stacked), index
+
+
+def policy_like(run: Run) -> Policy:
+    """Shapes and dtypes of the stacked policies, without running anything."""
+    algorithm = run.algorithm
+    single = jax.eval_shape(lambda key: algorithm.policy(algorithm.init(key, algorithm.hparams)), jax.random.key(0))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((run.config.num_seeds, *x.shape), x.dtype), single)

@@ -1,0 +1,403 @@
+"""The host loop: jitted chunks of updates, and between them logging, evaluation, checkpoints and decisions.
+
+Reading order: what the host remembers, `run`, the session and its steps. A resumed run gives the same bits because the
+whole state is in the checkpoint.
+"""
+
+import contextlib
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purerl.config import RunConfig, config_hash
+from purerl.run import checkpoint, logs, stopping
+from purerl.run.directory import Status, check_run_dir, first_metadata, is_complete, open_run_dir
+from purerl.run.evaluation import Evaluate, Result, make_evaluate
+from purerl.run.files import write_json
+from purerl.run.metadata import now
+from purerl.run.process import stop_signals
+from purerl.run.program import Plan, plan_of, program_of
+from purerl.run.runs import Run, build
+from purerl.run.steps import write_step_tables
+
+EXIT_OK, EXIT_DIVERGED = 0, 3
+SMALL_WARMUP_SPAN = 0.8
+
+
+# What the host remembers
+
+
+@dataclasses.dataclass
+class Counters:
+    """Host counters, saved with every checkpoint. Step counts are per seed."""
+
+    epoch: int = 0
+    episodes: int = 0
+    agent_steps: int = 0
+    best_scores: list[float] | None = None
+    """Best evaluation of every seed."""
+    best_returns: list[float] | None = None
+    """Returns of those evaluations: they decide between equal scores."""
+    best_mean: tuple[float, float] | None = None
+    """Best mean score over seeds and its return: decides which checkpoint is the best."""
+    stops: stopping.Stops = dataclasses.field(default_factory=stopping.Stops)
+    wall_clock_s: float = 0.0
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Counters":
+        values = {field.name: data[field.name] for field in dataclasses.fields(cls)}
+        mean = values["best_mean"]
+        return cls(**{**values, "best_mean": mean and tuple(mean), "stops": stopping.Stops.from_json(values["stops"])})
+
+
+def _merge_best(counters: Counters, best: Any, policy: Any, scores: list[float], returns: list[float]) -> Any:
+    """Take over the policy of every seed that improved; returns the best policies."""
+    now = list(zip(scores, returns, strict=True))
+    if counters.best_scores is None or counters.best_returns is None:
+        counters.best_scores, counters.best_returns = list(scores), list(returns)
+        return policy
+    before = list(zip(counters.best_scores, counters.best_returns, strict=True))
+    improved = np.array([new > old for new, old in zip(now, before, strict=True)])
+    kept = [max(pair) for pair in zip(now, before, strict=True)]
+    counters.best_scores, counters.best_returns = [list(column) for column in zip(*kept, strict=True)]
+    return jax.tree.map(lambda old, new: jnp.where(improved.reshape(-1, *[1] * (new.ndim - 1)), new, old), best, policy)
+
+
+Conclude = Callable[[Run, Path, Result], None]
+"""`(run, run directory, final score)`: what is drawn and shown at the end."""
+
+
+def run(
+    config: RunConfig, run_dir: Path, resume: bool = False, conclude: Conclude = lambda trained, run_dir, result: None
+) -> int:
+    """Train as configured and leave everything in `run_dir`; returns the exit code of the command.
+
+    Raises:
+        ConfigError: the directory holds a run and `resume` is not set, holds another run, or cannot be written; or the
+            configuration does not fit the environment.
+    """
+    check_run_dir(config, run_dir, resume)
+    if resume and is_complete(run_dir):
+        print(f"{run_dir}: this run is already complete")
+        return EXIT_OK
+    logs.require_packages(config.logging)
+    trained = build(config)
+    stopping.require_known(config.evaluation, trained.env)
+    if trained.algorithm.read_data is not None:
+        trained.algorithm.read_data()  # before anything is written
+    plan = plan_of(trained.algorithm.num_updates, config.epochs)
+    open_run_dir(config, run_dir, trained)
+    with stop_signals() as stop_requested:
+        return _Session(trained, plan, run_dir, resume, conclude).run(stop_requested)
+
+
+class _Session:
+    """One process working on a run: the compiled program, the state and the host's counters of it."""
+
+    def __init__(self, trained: Run, plan: Plan, run_dir: Path, resume: bool, conclude: Conclude):
+        self.trained, self.conclude = trained, conclude
+        self.config, self.algorithm, self.env = trained.config, trained.algorithm, trained.env
+        self.plan, self.run_dir = plan, run_dir
+        self.checkpoints = run_dir / "checkpoints"
+        self.program = program_of(self.algorithm, self.config, plan.updates_per_epoch)
+        self.evaluate: Evaluate = make_evaluate(self.algorithm, self.env, run_dir / "eval" / "bounds")
+        self.counters = Counters()
+        self.times = {"init_s": 0.0, "compile_s": 0.0, "train_s": 0.0, "evaluation_s": 0.0, "checkpoint_s": 0.0}
+        self.started, self.wall_clock_before_s = time.monotonic(), 0.0
+        agents, seen = self.env.num_agents or 1, self.env.observation_space(self.env.default_params).shape[-1]
+        sizes = {"num_agents": agents, "observation_size": seen}
+        self.metadata = {**first_metadata(self.config, plan, run_dir if resume else None), **sizes}
+        self._write_metadata("running")
+        self._print_plan()
+        self.state, self.best_policy = self._first_state(resume)
+        self.wall_clock_before_s = self.counters.wall_clock_s
+
+    # Start
+
+    def _first_state(self, resume: bool) -> tuple[Any, Any]:
+        """Initial or restored state, and the best policies so far."""
+        saved = resume and checkpoint.available(self.checkpoints)
+        if resume and not saved:
+            print("no checkpoint yet: the run starts from its beginning")
+        if saved and self.config.checkpointing.save_replay:
+            like = jax.eval_shape(self.program.init)
+        else:
+            with self._timed("init_s"):
+                like = jax.block_until_ready(self.program.init())
+        if not saved:
+            self._report_warmup(like)
+            return self.program.place(like), self.program.policy(like)
+        tree_like = {"state": like, "best_policy": jax.eval_shape(self.program.policy, like)}
+        fill = not self.config.checkpointing.save_replay
+        tree, meta = checkpoint.restore(self.checkpoints, tree_like, "latest", fill)
+        self.counters = Counters.from_json(meta)
+        print(f"resumed after epoch {self.counters.epoch}")
+        return self.program.place(tree["state"]), tree["best_policy"]
+
+    def _report_warmup(self, state: Any) -> None:
+        """What the first actions were like: a replay without one side of the range cannot teach it."""
+        report = self.algorithm.warmup_report
+        if report is None:
+            return
+        lifted = report if self.config.num_seeds == 1 else jax.vmap(report)
+        values = {name: float(np.mean(value)) for name, value in jax.jit(lifted)(state).items()}
+        print("warm-up actions: " + ", ".join(f"{name} {value:.0%}" for name, value in values.items()))
+        if values.get("span", 1.0) < SMALL_WARMUP_SPAN:
+            print(f"warning: the warm-up covers only {values['span']:.0%} of the action range", file=sys.stderr)
+
+    def _print_plan(self) -> None:
+        a, plan, seeds = self.algorithm, self.plan, self.config.num_seeds
+        if (plan.epochs, plan.updates) != (self.config.epochs, a.num_updates):
+            print(
+                f"note: {a.num_updates} updates do not divide into {self.config.epochs} epochs; "
+                f"running {plan.epochs} epochs of {plan.updates_per_epoch}"
+            )
+        env_steps = a.warmup_env_steps + plan.updates * a.env_steps_per_update
+        print(
+            f"{self.config.algo['name']} on {self.env.name}: {plan.epochs} epochs, {env_steps:,} env steps, "
+            f"{plan.updates * a.gradient_steps_per_update:,} gradient steps{f' x {seeds} seeds' if seeds > 1 else ''}, "
+            f"{jax.devices()[0].device_kind}, into {self.run_dir}",
+            flush=True,
+        )
+
+    # Loop
+
+    def run(self, stop_requested: Callable[[], bool]) -> int:
+        with self._timed("compile_s"):
+            chunk = self.program.chunk(self.state)
+        done = self.counters.epoch
+        log = logs.open_logs(self.run_dir, self.config, done, self._clock(done))
+        display = logs.open_display(self.config, self.plan.epochs, done)
+        try:
+            while self.counters.epoch < self.plan.epochs and self._stop_reason() is None and not stop_requested():
+                bad = self._epoch(chunk, log, display, stop_requested)
+                if bad:
+                    return self._diverged(bad)
+        finally:
+            display.close()
+            log.close()
+        if self.counters.epoch < self.plan.epochs and self._stop_reason() is None:
+            if self.counters.epoch not in checkpoint.available(self.checkpoints):
+                self._save()
+            self._write_metadata("interrupted")
+            print(f"interrupted and saved after epoch {self.counters.epoch}; continue with --resume")
+            return EXIT_OK
+        self._finish()
+        stop = self._stop_reason() if self.counters.epoch < self.plan.epochs else None
+        if stop is not None:
+            print(f"stopped after epoch {self.counters.epoch}: {stop}")
+        self._write_metadata("finished" if stop is None else "early_stopped", stop_reason=stop or "all epochs done")
+        return EXIT_OK
+
+    def _epoch(self, chunk, log, display, stop_requested) -> logs.BadMetric | None:
+        """One chunk and all that follows it; a bad metric means that nothing of this chunk was kept."""
+        start = time.monotonic()
+        self.state, metrics = chunk(self.state)
+        done = logs.host_metrics(jax.device_get(metrics))
+        seconds = time.monotonic() - start
+        self.times["train_s"] += seconds
+        bad = logs.first_bad_metric(done.series)
+        if bad:
+            return bad
+        self.counters.epoch += 1
+        self.counters.episodes += round(float(done.episodes.sum(axis=0).mean()))
+        self.counters.agent_steps += round(float(done.agent_steps.sum(axis=0).mean()))
+        self._count_bands(done)
+        last = self.counters.epoch == self.plan.epochs
+        settings = self.config.evaluation
+        is_new_best, summary = self._evaluate() if last or self._due(settings.every_epochs) else (False, {})
+        summary |= self._streaks()
+        if self._due(settings.quick_every_epochs):
+            self._quick_evaluation()
+        self.counters.wall_clock_s = self.wall_clock_before_s + time.monotonic() - self.started
+        record = self._record(done.series, summary, seconds)
+        # Logs first: whatever a checkpoint contains has been logged, so resuming only ever has to cut logs back.
+        log.write(record)
+        due = self._due(self.config.checkpointing.every_epochs)
+        if due or is_new_best or last or stop_requested() or self._stop_reason() is not None:
+            self._save(is_new_best)
+        display.show(record)
+        return None
+
+    def _record(self, series: dict[str, logs.Series], summary, seconds: float) -> logs.Epoch:
+        a, update = self.algorithm, self.counters.epoch * self.plan.updates_per_epoch
+        rate = self.plan.updates_per_epoch * self.config.num_seeds / seconds
+        return logs.Epoch(
+            epoch=self.counters.epoch,
+            update=update,
+            env_steps=self._env_steps(self.counters.epoch),
+            agent_steps=self.counters.agent_steps,
+            gradient_steps=update * a.gradient_steps_per_update,
+            episode=self.counters.episodes,
+            metrics=series,
+            evaluation=summary,
+            timing={
+                "wall_clock_s": self.counters.wall_clock_s,
+                "env_steps_per_s": rate * a.env_steps_per_update,
+                "gradient_steps_per_s": rate * a.gradient_steps_per_update,
+            },
+            env_steps_per_update=a.env_steps_per_update,
+            gradient_steps_per_update=a.gradient_steps_per_update,
+        )
+
+    def _clock(self, epoch: int) -> int:
+        """`logs.Epoch.clock` after an epoch."""
+        if self.algorithm.env_steps_per_update:
+            return self._env_steps(epoch)
+        return epoch * self.plan.updates_per_epoch * self.algorithm.gradient_steps_per_update
+
+    def _env_steps(self, epoch: int) -> int:
+        updates = epoch * self.plan.updates_per_epoch
+        return self.algorithm.warmup_env_steps + updates * self.algorithm.env_steps_per_update
+
+    # Evaluation
+
+    def _due(self, every: int | None) -> bool:
+        return every is not None and self.counters.epoch % every == 0
+
+    def _evaluate(self) -> tuple[bool, dict[str, float | None]]:
+        """Score the current policies; returns whether their mean is the best so far, and what to log."""
+        settings, counters = self.config.evaluation, self.counters
+        policy = self.program.policy(self.state)
+        with self._timed("evaluation_s"):
+            result = self.evaluate(policy, settings.split, settings.episodes, settings.seed)
+        scores, summary = result.score.policy, result.summary()
+        report = {"epoch": counters.epoch, **result.to_json()}
+        write_json(self.run_dir / "eval" / f"epoch_{counters.epoch:06d}.json", report)
+        counters.stops = stopping.after_evaluation(counters.stops, settings, summary, result.score.milestones)
+        if not self.config.checkpointing.save_best:
+            return False, summary
+        mean = float(np.mean(scores)), float(np.mean(result.returns))
+        is_new_best = counters.best_mean is None or mean > counters.best_mean
+        counters.best_mean = mean if is_new_best else counters.best_mean
+        self.best_policy = _merge_best(counters, self.best_policy, policy, scores, result.returns)
+        self._write_policy("best", self.best_policy)
+        return is_new_best, summary
+
+    def _count_bands(self, done: logs.Chunk) -> None:
+        rule = self.config.evaluation.bands
+        if rule is not None:
+            mean = done.series[f"{logs.EPISODE_PREFIX}{rule.metric}"].value
+            env_steps = self.algorithm.env_steps_per_update
+            self.counters.stops = stopping.after_updates(self.counters.stops, rule, mean, done.episodes, env_steps)
+
+    def _streaks(self) -> dict[str, float | None]:
+        """Columns of the log: the shortest streak over seeds, None before the first evaluation."""
+        reached = self.counters.stops.streaks
+        return {f"eval_{n}_streak": float(min(reached[n])) if n in reached else None for n in self.env.milestones}
+
+    def _stop_reason(self) -> str | None:
+        return stopping.reason(self.counters.stops, self.config.evaluation)
+
+    def _quick_evaluation(self) -> None:
+        """A few episodes of the evaluation split, step by step, as CSV."""
+        settings = self.config.evaluation
+        policy = self.program.policy(self.state)
+        self._write_few(policy, settings.split, settings.seed, f"ep{self.counters.epoch:04d}", singly=True)
+
+    def _write_few(self, policy: Any, split: str, seed: int, suffix: str, singly: bool) -> None:
+        labels = self._quick_cases(split, self.config.evaluation.quick_dates)
+        whole = self.env.report is not None and self.env.report.whole
+        result = self.evaluate(policy, split, None, seed, with_values=True, cases=list(labels.values()), whole=whole)
+        self._write_steps(result, list(labels), suffix, singly)
+
+    def _quick_cases(self, split: str, names: list[str] | None) -> dict[str, int]:
+        if self.env.report is not None:
+            return self.env.report.cases(split, names)
+        available = self.env.num_cases(self.env.split_params(split))
+        return {f"case{index}": index for index in range(min(4, available or 4))}
+
+    def _write_steps(self, result: Result, labels: list[str], suffix: str, singly: bool) -> None:
+        directory = self.run_dir / "eval"
+        write_step_tables(self.env, result, labels, directory, suffix, directory / "bounds", singly)
+
+    # Ends
+
+    def _finish(self) -> None:
+        """Policy bundles, the final score of the best policy, and what is shown of it."""
+        settings, split = self.config.evaluation, self.config.evaluation.final_split
+        self._write_policy("final", self.program.policy(self.state))
+        policy = self.best_policy if self.config.checkpointing.save_best else self.program.policy(self.state)
+        with self._timed("evaluation_s"):
+            result = self.evaluate(policy, split, settings.episodes, settings.final_seed, with_values=True)
+        report = {"epoch": self.counters.epoch, **result.to_json(), "config_hash": config_hash(self.config)}
+        write_json(self.run_dir / "eval" / f"final_{split}.json", report)
+        if self.env.report is not None and self.env.report.whole:  # all episodes would be too much to write
+            self._write_few(policy, split, settings.final_seed, f"final_{split}", singly=False)
+        else:
+            labels = [str(case) for case in result.records["case"][0, :, 0]]
+            self._write_steps(result, labels, f"final_{split}", singly=False)
+        self.conclude(self.trained, self.run_dir, result)
+
+    def _diverged(self, bad: logs.BadMetric) -> int:
+        epoch = self.counters.epoch
+        update = epoch * self.plan.updates_per_epoch + bad.update + 1
+        kept = checkpoint.available(self.checkpoints)
+        last = f"last good checkpoint: epoch {kept[-1]}" if kept else "no checkpoint had been written"
+        seed = self.config.seed + bad.seed
+        print(
+            f"error: training diverged: metric '{bad.name}' is {bad.value} at update {update} "
+            f"(epoch {epoch + 1}, seed {seed}); {last}",
+            file=sys.stderr,
+        )
+        self._write_metadata("diverged", bad_metric=bad.name, bad_update=update, bad_seed=seed)
+        return EXIT_DIVERGED
+
+    def _save(self, is_new_best: bool = False) -> None:
+        settings, counters = self.config.checkpointing, self.counters
+        tree = {"state": self.state, "policy": self.program.policy(self.state), "best_policy": self.best_policy}
+        meta = {**dataclasses.asdict(counters), "config_hash": config_hash(self.config)}
+        with self._timed("checkpoint_s"):
+            skip = (lambda path: False) if settings.save_replay else _in_replay
+            checkpoint.save(self.checkpoints, counters.epoch, tree, meta, skip)
+            if is_new_best and counters.best_mean is not None:
+                checkpoint.mark_best(self.checkpoints, counters.epoch, counters.best_mean[0])
+            checkpoint.prune(self.checkpoints, settings.keep_periodic, settings.every_epochs)
+        self._write_metadata("running")
+
+    def _write_policy(self, name: str, policy: Any) -> None:
+        meta = {
+            "epoch": self.counters.epoch,
+            "best_scores": self.counters.best_scores,
+            "config_hash": config_hash(self.config),
+        }
+        checkpoint.write_tree(self.run_dir / "policy" / f"{name}.npz", policy, meta)
+
+    # Metadata
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self.times[name] += time.monotonic() - start
+
+    def _write_metadata(self, status: Status, **more: Any) -> None:
+        session = {name: round(seconds, 3) for name, seconds in self.times.items()}
+        values = {
+            **self.metadata,
+            "status": status,
+            "updated": now(),
+            "epoch": self.counters.epoch,
+            "env_steps": self._env_steps(self.counters.epoch),
+            "agent_steps": self.counters.agent_steps,
+            "episodes": self.counters.episodes,
+            "best_scores": self.counters.best_scores,
+            "best_returns": self.counters.best_returns,
+            "streaks": self.counters.stops.streaks,
+            "wall_clock_s": round(self.wall_clock_before_s + time.monotonic() - self.started, 3),
+            "session": session,
+            **more,
+        }
+        write_json(self.run_dir / "metadata.json", values)
+
+
+def _in_replay(path: str) -> bool:
+    """Whether a leaf belongs to a replay buffer: the state field of that kind is called `ring` or `replay`."""
+    return any(name in path for name in (".ring", ".replay", "['ring']", "['replay']"))

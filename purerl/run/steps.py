@@ -1,0 +1,58 @@
+"""Single episodes step by step, as CSV."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from envs_jax.base import Environment
+from purerl.run.evaluation import Records, Result
+from purerl.run.files import write_csv
+
+
+def write_step_tables(
+    env: Environment,
+    result: Result,
+    labels: Sequence[str],
+    directory: Path,
+    suffix: str,
+    cache_dir: Path | None,
+    singly: bool,
+) -> None:
+    """CSV with one row per step of every episode of the seed with the best score.
+
+    Args:
+        labels: names of the episodes, in the order in which `result` holds them.
+        suffix: such as `ep0010`; the file is `<step name>_<suffix>.csv`.
+        singly: also write one file per label, `<step name>_<suffix>_<label>.csv`.
+    """
+    seed = int(np.argmax(result.score.policy))
+    step_name = env.report.step_name if env.report else "steps"
+    tables = []
+    for position, label in enumerate(labels):
+        one = _one_episode(result.records, seed, position)
+        columns = env.report.table(result.split, label, one, cache_dir) if env.report else {"label": label, **one}
+        tables.append(_rows(columns, max(np.size(values) for values in columns.values())))
+    for label, rows in zip(labels, tables, strict=True) if singly else ():
+        write_csv(directory / f"{step_name}_{suffix}_{label}.csv", rows)
+    write_csv(directory / f"{step_name}_{suffix}.csv", [row for rows in tables for row in rows])
+
+
+def _one_episode(records: Records, seed: int, position: int) -> dict[str, Any]:
+    """The steps of one episode [T, ...], without those after its end."""
+    active = records["active"][seed, position]
+    steps = {name: values for name, values in records.items() if name != "q_start"}
+    return jax.tree.map(lambda values: values[seed, position][active], steps)
+
+
+def _rows(columns: Mapping[str, Any], length: int) -> list[dict[str, Any]]:
+    whole = {name: np.broadcast_to(np.asarray(values), (length,)) for name, values in columns.items()}
+    return [{name: _plain(values[t]) for name, values in whole.items()} for t in range(length)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.floating):
+        return "" if np.isnan(value) else f"{value:.9g}"
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,225 @@
+"""Training of many configurations times many seeds as one batch of independent runs.
+
+Reading order: lanes and parts, compiling for what the memory holds, one part, `train_points`, what a directory keeps.
+
+A point is a configuration, a lane is a point with a seed, a part is as many lanes as are trained together.
+"""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purerl.learn import sharding
+from purerl.run import checkpoint, logs
+from purerl.run.evaluation import Evaluate
+from purerl.run.program import Chunk, Plan, Program, program_of_lanes
+from purerl.sweeps.points import Group
+
+LANES_AT_ONCE = 256
+"""Most lanes of one part unless asked for more; beyond that a part only gets longer."""
+MEMORY_SHARE = 0.5
+"""Of the device's memory, for one part."""
+
+
+# Lanes and parts
+
+
+class Lane(NamedTuple):
+    point: int
+    row: int
+    """Of the point in its group's `hparams`."""
+    seed: int
+    """Index of the seed."""
+
+
+def lanes_of(group: Group, seeds: int) -> list[Lane]:
+    return [Lane(point, row, seed) for row, point in enumerate(group.points) for seed in range(seeds)]
+
+
+def part_size(lanes: int, at_once: int, devices: int) -> int:
+    """Lanes of each of as few equal parts as `at_once` allows; the seed axis divides over the devices."""
+    if lanes < devices:
+        return lanes
+    most = max(at_once // devices, 1) * devices
+    parts = -(-lanes // most)
+    return -(-lanes // (parts * devices)) * devices
+
+
+class Compiled(NamedTuple):
+    """A group's program for parts of `size` lanes."""
+
+    size: int
+    program: Program
+    init: Callable[[jax.Array, Any], Any]
+    chunk: Chunk
+    seconds: float
+
+
+def compile_for(group: Group, lanes: int, at_once: int | None, size: int | None) -> Compiled:
+    """The program for the largest parts that `at_once` and the memory allow, or for parts of a known `size`."""
+    config, start = group.run.config, time.monotonic()
+    devices = min(config.num_devices, jax.device_count())
+    known, size = size is not None, size or part_size(lanes, at_once or LANES_AT_ONCE, devices)
+    while True:
+        spread = sharding.spread_of(config.num_devices, size)
+        program = program_of_lanes(group.run.algorithm, spread, group.plan.updates_per_epoch)
+        keys = jax.eval_shape(_keys, jnp.zeros(size, jnp.int32))
+        hparams = jax.tree.map(lambda x, size=size: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), group.hparams)
+        state = spread.placed_shapes(jax.eval_shape(program.init, keys, hparams))
+        chunk = program.chunk(state)
+        needed, allowed = _bytes_needed(chunk.program), MEMORY_SHARE * _memory_bytes(devices)
+        if known or at_once is not None or size <= devices or needed <= allowed:
+            init = program.init.lower(keys, hparams).compile()  # type: ignore[attr-defined]
+            return Compiled(size, program, init, chunk, time.monotonic() - start)
+        size = part_size(lanes, min(int(size * allowed / needed), size - 1), devices)
+
+
+def _keys(seeds: jax.Array) -> jax.Array:
+    return jax.vmap(jax.random.key)(seeds)
+
+
+def _bytes_needed(compiled: Any) -> int:
+    """What a compiled chunk holds on one device; its argument is donated."""
+    analysis = compiled.memory_analysis()
+    return 0 if analysis is None else analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
+
+
+def _memory_bytes(devices: int) -> int:
+    """Of one device; cores that work as devices share the machine's."""
+    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    return limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // devices
+
+
+# One part
+
+
+@dataclasses.dataclass
+class Progress:
+    """What the host knows of a part; JSON-serialisable, saved with its state."""
+
+    epoch: int = 0
+    epochs: list[int] = dataclasses.field(default_factory=list)
+    """At which the policies were evaluated."""
+    unit: str = ""
+    scores: list[list[float]] = dataclasses.field(default_factory=list)
+    """[evaluations][lanes]; NaN from where a lane diverged."""
+    percent_of_bound: list[list[float]] = dataclasses.field(default_factory=list)
+    """As `scores`; empty where the environment has no bound."""
+    diverged: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    """Lane (as text, for JSON) -> first `metric` that was not finite and the `update` it was seen at."""
+    seconds: dict[str, float] = dataclasses.field(
+        default_factory=lambda: dict.fromkeys(("compile_s", "init_s", "train_s", "evaluation_s"), 0.0)
+    )
+
+
+class Part(NamedTuple):
+    """A trained part."""
+
+    lanes: list[Lane]
+    env_steps: list[int]
+    """Of one lane at each evaluation."""
+    progress: Progress
+    policies: Any
+    """Leaves [lanes]."""
+
+
+Report = Callable[[str], None]
+
+
+def train_part(
+    group: Group,
+    compiled: Compiled,
+    evaluate: Evaluate,
+    lanes: Sequence[Lane],
+    directory: Path | None,
+    stop: Callable[[], bool],
+    report: Report,
+) -> tuple[Any, Progress] | None:
+    """Policies [size] and what is known of them, or None if `stop` ended it before the last epoch.
+
+    Args:
+        lanes: as many as the program takes.
+        directory: where the state is saved every `checkpointing.every_epochs` epochs and when stopped, and found again.
+    """
+    if stop():
+        return None
+    config, plan = group.run.config, group.plan
+    settings = config.evaluation
+    keys = _keys(jnp.asarray([config.seed + lane.seed for lane in lanes], jnp.int32))
+    rows = np.asarray([lane.row for lane in lanes])
+    hparams = jax.tree.map(lambda leaf: leaf[rows], group.hparams)
+    progress = Progress()
+    if directory is not None and checkpoint.available(directory):
+        like = jax.eval_shape(compiled.program.init, keys, hparams)
+        state, meta = checkpoint.restore(directory, like)
+        progress = Progress(**{field.name: meta[field.name] for field in dataclasses.fields(Progress)})
+        report(f"  resumed after epoch {progress.epoch}")
+    else:
+        start = time.monotonic()
+        state = jax.block_until_ready(compiled.init(keys, hparams))
+        progress.seconds["init_s"] += time.monotonic() - start
+    state = compiled.program.place(state)
+    policies = None
+    while progress.epoch < plan.epochs and not stop():
+        start = time.monotonic()
+        state, metrics = compiled.chunk(state)
+        series = logs.host_metrics(jax.device_get(metrics)).series
+        progress.seconds["train_s"] += time.monotonic() - start
+        _note_divergence(progress, series, plan)
+        progress.epoch += 1
+        last = progress.epoch == plan.epochs
+        if last or (settings.every_epochs is not None and progress.epoch % settings.every_epochs == 0):
+            policies = compiled.program.policy(state)
+            _note_scores(progress, evaluate, policies, settings, plan)
+            report(_line(progress, plan, lanes))
+        due = progress.epoch % config.checkpointing.every_epochs == 0 or stop()
+        if directory is not None and due and not last:
+            checkpoint.save(directory, progress.epoch, state, dataclasses.asdict(progress))
+            checkpoint.prune(directory, 0, 1)
+    return (policies, progress) if progress.epoch == plan.epochs else None
+
+
+def _note_divergence(progress: Progress, series: Mapping[str, logs.Series], plan: Plan) -> None:
+    bad = np.any([~np.isfinite(s.value).all(axis=0) for s in series.values()], axis=0)
+    for lane in np.flatnonzero(bad):
+        alone = {
+            name: s._replace(value=s.value[:, [lane]], weight=s.weight[:, [lane]]) for name, s in series.items()
+        }  # fmt: skip
+        first = logs.first_bad_metric(alone)
+        assert first is not None
+        update = progress.epoch * plan.updates_per_epoch + first.update + 1
+        progress.diverged.setdefault(str(lane), {"metric": first.name, "update": update})
+
+
+def _note_scores(progress: Progress, evaluate: Evaluate, policies: Any, settings: Any, plan: Plan) -> None:
+    start = time.monotonic()
+    score = evaluate(policies, settings.split, settings.episodes, settings.seed).score
+    scores = np.array(score.policy, np.float64)
+    for lane in np.flatnonzero(~np.isfinite(scores)):
+        update = progress.epoch * plan.updates_per_epoch
+        progress.diverged.setdefault(str(lane), {"metric": "score", "update": update})
+    # What is not finite acts somehow, and an environment may well put a number on it.
+    lost = [int(lane) for lane in progress.diverged]
+    scores[lost] = np.nan
+    progress.unit = score.unit
+    progress.epochs.append(progress.epoch)
+    progress.scores.append(scores.tolist())
+    if score.percent_of_bound is not None:
+        percents = np.array(score.percent_of_bound, np.float64)
+        percents[lost] = np.nan
+        progress.percent_of_bound.append(percents.tolist())
+    progress.seconds["evaluation_s"] += time.monotonic() - start
+
+
+def _line(progress: Progress, plan: Plan, lanes: Sequence[Lane]) -> str:
+    kept = [score for score in progress.scores[-1] if np.isfinite(score)]
+    spread = f"{progress.unit} {min(kept):.4g} .. {max(kept):.4g}" if kept else "all diverged"
+    lost = len({lanes[int(lane)] for lane in progress.diverged})
+    return f"  epoch {progress.epoch}/{plan.epochs}  {spread}" + (f"  ({lost} diverged)" if lost and kept else "")
