@@ -1,23 +1,20 @@
-"""Hourly market tables (CSV or parquet) to whole local days, and splits of them.
+"""Hourly market tables (CSV or parquet) to whole local days.
 
-Reading order: `MarketDays`, `load_market` and the steps it calls one after the other (read, zone, clock, columns,
-days), then the selections `select_split` and `k_per_season`. Everything runs once on the host, in float64.
+Reading order: `MarketDays`, `load_market` and the steps it calls one after the other: `table` (read, zone), `clock`
+(local time), then columns and days, here. Everything runs once on the host, in float64.
 """
 
-import difflib
-import re
 import warnings
-import zoneinfo
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-import pandas as pd
 
+from envs_jax.bess.clock import Clock, clock_of
 from envs_jax.bess.params import HOURS, Limits, pv_ac_from_capacity_factor
+from envs_jax.bess.table import DataError, Table, numbers, only_zone, read_table, refuse
 
 PACKAGED_TABLE = Path(__file__).parent / "data" / "dayahead_nl_2021_2022_pv2018.parquet"
 """Dutch day-ahead prices of 2021 and 2022 with the Dutch PV of 2018; see the NOTICE beside it."""
@@ -28,20 +25,11 @@ RESERVE_COLUMNS = ("price_as", "reserve_eur_mw_h")
 PV_MW_COLUMNS = ("p_res", "res_gen_mw", "pv_mw")
 PV_CAPACITY_FACTOR_COLUMN = "pv_cf"
 
-FEW_DAYS = 8
-"""A split with fewer days is allowed and warned about."""
-
 DstPolicy = Literal["drop", "repair", "strict"]
 MissingPricePolicy = Literal["error", "drop"]
 
-_MISSING_CELLS = ("", "nan", "na", "n/a", "null", "none")
 _CAPACITY_FACTOR_TOLERANCE = 0.05
 """Metered PV over a yearly installed capacity overshoots 0..1 a little; more is another unit, such as percent."""
-_HOUR_NS = 3_600_000_000_000
-
-
-class DataError(ValueError):
-    """A table or a split that cannot be used; the message is one line with place and remedy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,12 +77,19 @@ class MarketDays:
 
     def select(self, first: str, last: str) -> "MarketDays":
         """The days from `first` to `last`, ISO dates, both included; may be empty."""
-        return self.take((self.dates >= _iso_day(first)) & (self.dates <= _iso_day(last)))
+        return self.take((self.dates >= iso_day(first)) & (self.dates <= iso_day(last)))
 
 
 def season_of(month: np.ndarray | int) -> np.ndarray:
     """0 winter (12, 1, 2), 1 spring (3-5), 2 summer (6-8), 3 autumn (9-11); same shape as `month` (1..12)."""
     return np.asarray(month) % 12 // 3
+
+
+def iso_day(text: str) -> np.datetime64:
+    try:
+        return np.datetime64(text, "D")
+    except ValueError as error:
+        raise DataError(f"{text!r} is not a date such as 2021-01-31; correct it") from error
 
 
 def load_market(
@@ -135,219 +130,18 @@ def load_market(
     Raises:
         DataError: anything that cannot be used, in one line with file, line (CSV) or row (parquet) and remedy.
     """
-    table = _only_zone(_read(PACKAGED_TABLE if path is None else Path(path)), zone)
-    clock = _clock(table, timezone)
+    table = only_zone(read_table(PACKAGED_TABLE if path is None else Path(path)), zone)
+    clock = clock_of(table, timezone)
     price = _price(table, huf_per_eur, missing_price)
     reserve = _reserve(table, missing_price)
     pv = _fill_short_gaps(_pv(table, limits), clock.elapsed_h, max_pv_gap_h)
     return _whole_days(table, clock, price, reserve, pv, dst)
 
 
-# Reading -------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class _Table:
-    frame: pd.DataFrame
-    """Cells as read (text for CSV), indexed by the row number in the file."""
-    path: Path
-    is_csv: bool
-
-    def at(self, row: int) -> str:
-        """Place of the row with index label `row`: the header of a CSV is line 1."""
-        return f"{self.path}:{row + 2}" if self.is_csv else f"{self.path}, row {row + 1}"
-
-    def first_of(self, names: Sequence[str]) -> str | None:
-        return next((name for name in names if name in self.frame.columns), None)
-
-    def missing_column(self, what: str) -> DataError:
-        present = ", ".join(map(str, self.frame.columns))
-        return DataError(f"{self.path}: no column {what}; it has {present}: rename one or add it")
-
-    def first_row(self, mask: np.ndarray) -> int:
-        return int(self.frame.index[int(np.argmax(mask))])
-
-
-def _read(path: Path) -> _Table:
-    if not path.is_file():
-        raise DataError(_not_found(path))
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty; give a table with one row per hour")
-    is_csv = path.suffix.lower() not in (".parquet", ".pq")
-    frame = _read_csv(path) if is_csv else _read_parquet(path)
-    frame.columns = frame.columns.map(lambda name: str(name).strip())
-    if frame.empty:
-        raise DataError(f"{path}: the table is empty (a header without rows); give a table with one row per hour")
-    return _Table(frame, path, is_csv)
-
-
-def _not_found(path: Path) -> str:
-    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, siblings, n=1)
-    remedy = f"did you mean {path.parent / near[0]}?" if near else "leave env.data_path empty for the packaged table"
-    return f"{path}: no such file; {remedy}"
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    try:
-        # Text cells and kept blank lines: only so can an error name the line and show what stands there.
-        options = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "index_col": False}
-        frame = pd.read_csv(path, encoding="utf-8-sig", **options)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError, OSError) as error:
-        raise DataError(f"{path}: not a comma-separated UTF-8 table ({_one_line(error)}); export it as CSV") from error
-    # A short line is padded with NaN by the reader, hence fillna.
-    frame = frame.reset_index(drop=True).fillna("")
-    return frame[(frame != "").any(axis=1)]
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path).reset_index(drop=True)
-    except ImportError as error:
-        raise DataError(f"{path}: reading parquet needs pyarrow; install it or give a CSV file") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable parquet file ({_one_line(error)}); export it again") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120]
-
-
-def _only_zone(table: _Table, zone: str | None) -> _Table:
-    if "zone" not in table.frame.columns:
-        if zone is not None:
-            raise DataError(f"{table.path}: env.zone={zone} but the table has no column zone; leave env.zone out")
-        return table
-    names = table.frame["zone"].astype(str).str.strip()
-    present = sorted(set(names))
-    if zone is None and len(present) > 1:
-        raise DataError(f"{table.path}: has the zones {', '.join(present)}; choose one with env.zone={present[0]}")
-    if zone is not None and zone not in present:
-        raise DataError(f"{table.path}: no zone {zone}; choose env.zone from {', '.join(present)}")
-    return table if zone is None else _Table(table.frame[names == zone], table.path, table.is_csv)
-
-
-# Time ----------------------------------------------------------------------------------------------------------------
-
-
-class _Clock(NamedTuple):
-    """Local market time of every row."""
-
-    date: np.ndarray
-    """datetime64[D], [N]."""
-    hour: np.ndarray
-    """0..23, int64, [N]."""
-    elapsed_h: np.ndarray
-    """Hours since a fixed instant, int64, strictly ascending, [N]."""
-    change_days: np.ndarray
-    """datetime64[D]: days on which the local clock was moved."""
-
-
-def _clock(table: _Table, timezone: str) -> _Clock:
-    try:
-        zoneinfo.ZoneInfo(timezone)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise DataError(f"env.timezone={timezone} is not an IANA time zone; try Europe/Budapest") from error
-    column = table.first_of(("timestamp_utc", "datetime"))
-    if column is None:
-        raise table.missing_column("timestamp_utc (or datetime in local market time)")
-    stamps, has_offset = _stamps(table, column)
-    if column == "timestamp_utc" or has_offset.all():
-        return _clock_from_utc(table, stamps, timezone)
-    _refuse(table, column, has_offset, "has a UTC offset and other rows have none; write all alike")
-    return _clock_from_local(table, stamps.tz_localize(None), timezone)
-
-
-def _stamps(table: _Table, column: str) -> tuple[pd.DatetimeIndex, np.ndarray]:
-    """Whole hours, read as UTC where no offset is given, and which cells [N] give one."""
-    cells = table.frame[column]
-    if pd.api.types.is_datetime64_any_dtype(cells):
-        has_offset = np.full(len(cells), cells.dt.tz is not None)
-        times = pd.to_datetime(cells, utc=True)
-    else:
-        text = cells.astype(str).str.strip()
-        has_offset = text.str.contains(r"\d:\d\d.*(?:Z|[+-]\d\d(?::?\d\d)?)$").to_numpy(dtype=bool)
-        times = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=True)
-    _refuse(table, column, times.isna().to_numpy(), "is not a time such as 2021-01-01T00:00Z; correct it")
-    stamps = pd.DatetimeIndex(times).as_unit("ns")
-    _refuse(table, column, stamps.asi8 % _HOUR_NS != 0, "is not a whole hour; give one row per hour")
-    return stamps, has_offset
-
-
-def _clock_from_utc(table: _Table, utc: pd.DatetimeIndex, timezone: str) -> _Clock:
-    utc_h = utc.asi8 // _HOUR_NS
-    _check_ascending(table, utc_h)
-    if {"date_local", "hour_local"} <= set(table.frame.columns):
-        local_h = _given_local_hours(table, utc_h)
-    else:
-        local_h = _whole_local_hours(table, utc.tz_convert(timezone).tz_localize(None))
-    date, hour = _split_hours(local_h)
-    # The clock was moved on a day that ends with another offset than the day before (a mistyped hour does not last).
-    offset_h = local_h - utc_h
-    days, first = np.unique(date, return_index=True)
-    last = len(date) - 1 - np.unique(date[::-1], return_index=True)[1]
-    return _Clock(date, hour, utc_h, days[offset_h[last] != offset_h[np.maximum(first - 1, 0)]])
-
-
-def _clock_from_local(table: _Table, local: pd.DatetimeIndex, timezone: str) -> _Clock:
-    local_h = local.asi8 // _HOUR_NS
-    # The hour that the clock passes twice in autumn is no duplicate the second time.
-    ambiguous = local.tz_localize(timezone, ambiguous="NaT", nonexistent="shift_forward").isna()
-    second = ambiguous & local.duplicated()
-    elapsed_h = local_h + np.cumsum(second)
-    _check_ascending(table, elapsed_h)
-    date, hour = _split_hours(local_h)
-    days = np.unique(date)
-    changed = utc_offset_h(days, timezone) != utc_offset_h(days + np.timedelta64(1, "D"), timezone)
-    return _Clock(date, hour, elapsed_h, days[changed])
-
-
-def utc_offset_h(days: np.ndarray, timezone: str) -> np.ndarray:
-    """Hours ahead of UTC when the local days (datetime64[D], [D]) of the IANA zone begin, float64 [D]."""
-    # Not pandas, whose older versions know no summer time after 2037, where synthetic days go.
-    zone = zoneinfo.ZoneInfo(timezone)
-    offsets = [datetime.combine(day, time(), zone).utcoffset() for day in days.astype("datetime64[D]").tolist()]
-    return np.array([offset / timedelta(hours=1) for offset in offsets if offset is not None])
-
-
-def _given_local_hours(table: _Table, utc_h: np.ndarray) -> np.ndarray:
-    """Hours since the epoch on the local clock, from the columns `date_local` and `hour_local`."""
-    text = table.frame["date_local"].astype(str).str.strip()
-    dates = pd.to_datetime(text, format="ISO8601", errors="coerce")
-    _refuse(table, "date_local", dates.isna().to_numpy(), "is not a date such as 2021-01-01; correct it")
-    hours = _numbers(table, "hour_local")
-    _refuse(table, "hour_local", ~np.isin(hours, np.arange(HOURS)), "is not an hour 0..23; correct it")
-    local_h = dates.to_numpy().astype("datetime64[D]").astype(np.int64) * HOURS + hours.astype(np.int64)
-    # No place on earth is further from UTC: such a row has a mistyped date or hour.
-    _refuse(table, "date_local", np.abs(local_h - utc_h) > 14, "is not the day of its timestamp; correct it")
-    return local_h
-
-
-def _whole_local_hours(table: _Table, local: pd.DatetimeIndex) -> np.ndarray:
-    if (local.asi8 % _HOUR_NS != 0).any():
-        raise DataError(f"{table.path}: env.timezone is not whole hours from UTC; add date_local and hour_local")
-    return local.asi8 // _HOUR_NS
-
-
-def _split_hours(local_h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return (local_h // HOURS).astype("datetime64[D]"), local_h % HOURS
-
-
-def _check_ascending(table: _Table, elapsed_h: np.ndarray) -> None:
-    twice = pd.Series(elapsed_h).duplicated().to_numpy()
-    if twice.any():
-        again = int(np.argmax(twice))
-        first = table.at(int(table.frame.index[int(np.argmax(elapsed_h == elapsed_h[again]))]))
-        raise DataError(f"{table.at(table.first_row(twice))}: duplicated hour, first at {first}; keep one of the rows")
-    backwards = np.diff(elapsed_h, prepend=elapsed_h[:1] - 1) < 0
-    if backwards.any():
-        raise DataError(f"{table.at(table.first_row(backwards))}: earlier than the row before; sort the table by time")
-
-
 # Columns -------------------------------------------------------------------------------------------------------------
 
 
-def _price(table: _Table, huf_per_eur: float | None, missing_price: MissingPricePolicy) -> np.ndarray:
+def _price(table: Table, huf_per_eur: float | None, missing_price: MissingPricePolicy) -> np.ndarray:
     """EUR/MWh, [N]; NaN where empty and allowed."""
     column = table.first_of((*PRICE_COLUMNS, PRICE_HUF_COLUMN))
     if column is None:
@@ -361,59 +155,37 @@ def _price(table: _Table, huf_per_eur: float | None, missing_price: MissingPrice
     return price / huf_per_eur
 
 
-def _reserve(table: _Table, missing_price: MissingPricePolicy) -> np.ndarray | None:
+def _reserve(table: Table, missing_price: MissingPricePolicy) -> np.ndarray | None:
     column = table.first_of(RESERVE_COLUMNS)
     if column is None:
         return None
     reserve = _market_numbers(table, column, missing_price)
-    _refuse(table, column, reserve < 0, "is negative; availability payments start at 0")
+    refuse(table, column, reserve < 0, "is negative; availability payments start at 0")
     return reserve
 
 
-def _market_numbers(table: _Table, column: str, missing_price: MissingPricePolicy) -> np.ndarray:
-    values = _numbers(table, column)
+def _market_numbers(table: Table, column: str, missing_price: MissingPricePolicy) -> np.ndarray:
+    values = numbers(table, column)
     if missing_price == "error":
-        _refuse(table, column, np.isnan(values), "is a missing price; fill it in or set env.missing_price=drop")
+        refuse(table, column, np.isnan(values), "is a missing price; fill it in or set env.missing_price=drop")
     return values
 
 
-def _pv(table: _Table, limits: Limits) -> np.ndarray:
+def _pv(table: Table, limits: Limits) -> np.ndarray:
     """AC power in MW, [N]; NaN where empty."""
     column = table.first_of((*PV_MW_COLUMNS, PV_CAPACITY_FACTOR_COLUMN))
     if column is None:
         raise table.missing_column(f"{' or '.join(PV_MW_COLUMNS)} (or {PV_CAPACITY_FACTOR_COLUMN})")
-    values = _numbers(table, column)
+    values = numbers(table, column)
     if column == PV_CAPACITY_FACTOR_COLUMN:
         outside = (values < -_CAPACITY_FACTOR_TOLERANCE) | (values > 1 + _CAPACITY_FACTOR_TOLERANCE)
-        _refuse(table, column, outside, "is not a capacity factor 0..1; divide percent by 100")
+        refuse(table, column, outside, "is not a capacity factor 0..1; divide percent by 100")
         return pv_ac_from_capacity_factor(limits, values)
     capacity_mw = limits.res.pv_ac_capacity_mw
     # Inverters draw a little at night; more than that is a sign convention we would misread as no sun.
     too_negative = values < -_CAPACITY_FACTOR_TOLERANCE * capacity_mw
-    _refuse(table, column, too_negative, "is negative PV power; generation must be positive")
+    refuse(table, column, too_negative, "is negative PV power; generation must be positive")
     return values.clip(0, capacity_mw)
-
-
-def _numbers(table: _Table, column: str) -> np.ndarray:
-    """float64 [N], NaN for empty cells; text and infinities are errors."""
-    cells = table.frame[column]
-    if pd.api.types.is_numeric_dtype(cells):
-        values = cells.to_numpy(dtype=np.float64, na_value=np.nan)
-    else:
-        text = cells.astype(str).str.strip()
-        empty = text.str.lower().isin(_MISSING_CELLS) | cells.isna()
-        values = pd.to_numeric(text.mask(empty), errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-        _refuse(table, column, np.isnan(values) & ~empty.to_numpy(), "is not a number; correct it")
-    _refuse(table, column, np.isinf(values), "is not finite; correct it")
-    return values
-
-
-def _refuse(table: _Table, column: str, bad: np.ndarray, complaint: str) -> None:
-    """Raises for the first row where `bad` [N] is true, with its place and content."""
-    if bad.any():
-        row = table.first_row(bad)
-        content = str(table.frame.at[row, column])[:40]
-        raise DataError(f"{table.at(row)}: {column} {content!r} {complaint}")
 
 
 def _fill_short_gaps(values: np.ndarray, elapsed_h: np.ndarray, max_gap_h: int) -> np.ndarray:
@@ -433,7 +205,7 @@ def _fill_short_gaps(values: np.ndarray, elapsed_h: np.ndarray, max_gap_h: int) 
 
 
 def _whole_days(
-    table: _Table, clock: _Clock, price: np.ndarray, reserve: np.ndarray | None, pv: np.ndarray, dst: DstPolicy
+    table: Table, clock: Clock, price: np.ndarray, reserve: np.ndarray | None, pv: np.ndarray, dst: DstPolicy
 ) -> MarketDays:
     dates, day = np.unique(clock.date, return_inverse=True)
     rows = np.zeros((len(dates), HOURS), np.int64)
@@ -466,7 +238,7 @@ def _whole_days(
     return MarketDays(dates, price_days, reserve_days, pv_days).take(keep)
 
 
-def _check_duplicates(table: _Table, clock: _Clock, dates: np.ndarray, rows: np.ndarray) -> None:
+def _check_duplicates(table: Table, clock: Clock, dates: np.ndarray, rows: np.ndarray) -> None:
     """Refuses local hours that occur twice on a day without a clock change."""
     twice = (rows > 1).any(axis=1) & ~np.isin(dates, clock.change_days)
     if twice.any():
@@ -477,7 +249,7 @@ def _check_duplicates(table: _Table, clock: _Clock, dates: np.ndarray, rows: np.
         raise DataError(f"{place}: duplicated hour {hour} of {dates[first]} in local time; correct hour_local")
 
 
-def _refuse_first(table: _Table, dates: np.ndarray, rows: np.ndarray, clock_moved: np.ndarray) -> None:
+def _refuse_first(table: Table, dates: np.ndarray, rows: np.ndarray, clock_moved: np.ndarray) -> None:
     cause, remedy = (
         ("clock change", "set env.dst=drop or env.dst=repair")
         if clock_moved[0]
@@ -486,92 +258,7 @@ def _refuse_first(table: _Table, dates: np.ndarray, rows: np.ndarray, clock_move
     raise DataError(f"{table.path}: {dates[0]} has {rows[0].sum()} hours ({cause}); {remedy}")
 
 
-def _warn_dropped(table: _Table, dates: np.ndarray, why: str) -> None:
+def _warn_dropped(table: Table, dates: np.ndarray, why: str) -> None:
     if len(dates):
         named = ", ".join(map(str, dates[:3])) + (", ..." if len(dates) > 3 else "")
         warnings.warn(f"{table.path}: dropped {len(dates)} day(s) {why}: {named}", stacklevel=4)
-
-
-# Splits --------------------------------------------------------------------------------------------------------------
-
-_DATE = r"\d{4}(?:-\d\d(?:-\d\d)?)?"
-_SPLIT = re.compile(rf"({_DATE})(?:(?:\.\.|:| to )({_DATE}))?(?:/(every|except)([1-9]\d*)w)?")
-
-
-def select_split(market: MarketDays, dates: str | Sequence[str]) -> MarketDays:
-    """The days of a split, ascending.
-
-    `dates` is one range, a pair of days `[first, last]`, or a list of ranges whose days are united:
-
-    - `2021-01-01..2021-12-31`: first and last day included (`:` and ` to ` separate as well); `2021`, `2021-07` and
-      `2022-03-15`: a year, a month, one day;
-    - `2021-01-01..2021-12-31/every4w`: only the last week of each block of four weeks, weeks of seven days counted
-      from the first day of the range (days 21-27, 49-55, ...);
-    - `2021-01-01..2021-12-31/except4w`: all other days of the range, so that the two never share a day.
-
-    Raises:
-        DataError: a range that is not written like this, or a split without days.
-    """
-    ranges = [dates] if isinstance(dates, str) else list(dates)
-    if len(ranges) == 2 and all(re.fullmatch(_DATE, str(text).strip()) for text in ranges):
-        ranges = ["..".join(str(text).strip() for text in ranges)]
-    chosen = market.take(np.any([_in_range(market.dates, text) for text in ranges], axis=0)) if ranges else None
-    if chosen is None or not len(chosen):
-        span = f"{market.dates.min()}..{market.dates.max()}" if len(market) else "no days at all"
-        raise DataError(f"split {', '.join(map(str, ranges)) or '[]'} has no days; the table has {span}")
-    _warn_few(chosen)
-    return chosen
-
-
-def _in_range(dates: np.ndarray, text: str) -> np.ndarray:
-    match = _SPLIT.fullmatch(str(text).strip())
-    if match is None:
-        raise DataError(f"split {text!r} is not a range such as 2021-01-01..2021-12-31, with or without /every4w")
-    first, last = _iso_day(match[1]), _last_day(match[2] or match[1])
-    if last < first:
-        raise DataError(f"split {text!r} ends before it starts; swap the dates")
-    inside = (dates >= first) & (dates <= last)
-    if match[3] is None:
-        return inside
-    weeks = int(match[4])
-    last_week = (dates - first).astype(np.int64) // 7 % weeks == weeks - 1
-    return inside & (last_week if match[3] == "every" else ~last_week)
-
-
-def k_per_season(market: MarketDays, k: int, seed: int) -> tuple[MarketDays, MarketDays]:
-    """`k` random days of each season for training and another `k` for testing, each ascending.
-
-    Cardo-Miota et al., Applied Energy 388 (2025) 125561, use k = 5: 20 and 20 days. The same seed gives the same days.
-    """
-    if k < 1:
-        raise DataError(f"k_per_season={k} must be at least 1")
-    rng = np.random.default_rng(seed)
-    train: list[np.ndarray] = []
-    test: list[np.ndarray] = []
-    for season, name in enumerate(("winter", "spring", "summer", "autumn")):
-        days = rng.permutation(np.flatnonzero(market.season == season))
-        if len(days) < 2 * k:
-            raise DataError(f"k_per_season={k} needs {2 * k} days of {name}, the table has {len(days)}; lower k")
-        train.append(days[:k])
-        test.append(days[k : 2 * k])
-    splits = market.take(np.sort(np.concatenate(train))), market.take(np.sort(np.concatenate(test)))
-    _warn_few(splits[0])
-    return splits
-
-
-def _last_day(text: str) -> np.datetime64:
-    """Last day of a date, month or year."""
-    _iso_day(text)
-    return np.datetime64(pd.Period(text).end_time.date(), "D")
-
-
-def _iso_day(text: str) -> np.datetime64:
-    try:
-        return np.datetime64(text, "D")
-    except ValueError as error:
-        raise DataError(f"{text!r} is not a date such as 2021-01-31; correct it") from error
-
-
-def _warn_few(split: MarketDays) -> None:
-    if len(split) < FEW_DAYS:
-        warnings.warn(f"a split has only {len(split)} day(s); {FEW_DAYS} or more are advised", stacklevel=3)

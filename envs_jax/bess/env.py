@@ -17,12 +17,14 @@ from envs_jax.base import Environment
 from envs_jax.bess import physics
 from envs_jax.bess.baselines import PRICE_RULES, PriceRule
 from envs_jax.bess.config import BessConfig
-from envs_jax.bess.data import MarketDays, k_per_season, load_market, select_split
+from envs_jax.bess.data import MarketDays, load_market
 from envs_jax.bess.days import Day, augment_and_forecast, day_table, num_days, pick_day, price_deviation
 from envs_jax.bess.observations import RELATIVE, Ranges, fitted_ranges, observe, parity_ranges, relative_state, size
 from envs_jax.bess.params import HOURS, Plant, Rules, plant_of
+from envs_jax.bess.reserve import reserve_prices
 from envs_jax.bess.scoring import make_scoring, optimum_value_std
-from envs_jax.bess.synthetic import reserve_prices, synthetic_market
+from envs_jax.bess.splits import k_per_season, select_split
+from envs_jax.bess.synthetic import synthetic_market
 from envs_jax.spaces import Box
 
 GUIDED_RANDOM_SHARE = 0.3

@@ -16,12 +16,13 @@ from envs_jax.base import Reporter, Score, Scorer
 from envs_jax.bess import physics
 from envs_jax.bess.baselines import BASELINES
 from envs_jax.bess.config import BessConfig
-from envs_jax.bess.data import DataError, MarketDays
+from envs_jax.bess.data import MarketDays
 from envs_jax.bess.observations import view_at
 from envs_jax.bess.optimum import Plan, cached_perfect_foresight, perfect_foresight, rolling_horizon
 from envs_jax.bess.params import HOURS, Plant, Rules
 from envs_jax.bess.rainflow import rainflow_wear_eur
 from envs_jax.bess.report import hourly_table, one_case_per_season, season_name
+from envs_jax.bess.table import DataError
 
 
 class Reference(NamedTuple):

@@ -1,7 +1,7 @@
-"""Seeded synthetic market days without end, and reserve prices.
+"""Seeded synthetic market days without end.
 
-Reading order: `SyntheticParams` (what the model is made of), `synthetic_market` with its price and PV halves, `fit`
-(how the parameters come from a real table), then the reserve prices.
+Reading order: `SyntheticParams` (what the model is made of), `synthetic_market` with its price and PV halves. How the
+parameters come from a real table is in `synthetic_fit`; reserve prices are in `reserve`.
 
 The price of an hour is a slow level (fuel) times a relative price. The relative price is the mean profile of season
 and day type, widened or narrowed from day to day, plus a wind term for the whole day, hourly noise and the
@@ -10,20 +10,21 @@ negative hours and spikes come from. PV is a clear-sky curve from the position o
 the day, which persists from day to day.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal
 
 import numpy as np
-from scipy.special import betainc, betaincinv, gammaincinv, ndtr, ndtri, stdtrit
+from scipy.special import betaincinv, gammaincinv, ndtr, stdtrit
 
-from envs_jax.bess.data import DataError, MarketDays, utc_offset_h
+from envs_jax.bess.clock import utc_offset_h
+from envs_jax.bess.data import MarketDays
 from envs_jax.bess.params import HOURS, Limits, pv_ac_from_capacity_factor
+from envs_jax.bess.table import DataError
 
 CAPACITY_FACTOR_LIMITS = Limits.model_validate(
     {"res": {"pv_ac_capacity_mw": 1, "pv_dc_capacity_mw": 1, "inverter_efficiency": 1, "total_loss_percent": 0}}
 )
-"""A plant whose AC power in MW is the capacity factor: load a market with these limits before `fit`."""
+"""A plant whose AC power in MW is the capacity factor: load a market with these limits before `synthetic_fit.fit`."""
 
 PRICE_RANGE_EUR_PER_MWH = (-500.0, 4000.0)
 """Harmonised limits of the European day-ahead auction."""
@@ -62,7 +63,7 @@ _DUTCH_PROFILE = (
 
 @dataclass(frozen=True)
 class SyntheticParams:
-    """Statistics of a market; the defaults are what `fit` finds in the packaged Dutch table of 2021 and 2022.
+    """Statistics of a market; the defaults are what `synthetic_fit` finds in the packaged Dutch table of 2021 and 2022.
 
     The defaults have seen every day of that table, and `pv_price_slope` the German days of 2018: for scores on days
     held out of either, pass `fit(training days)` and set the slope yourself.
@@ -127,7 +128,7 @@ def synthetic_market(
     """`num_days` consecutive days from `start` (ISO date); the same seed gives the same days.
 
     Every component draws from its own stream, so changing one leaves the others as they were. Days of a clock change
-    have 24 hours like any other. There is no reserve column: see `reserve_prices`.
+    have 24 hours like any other. There is no reserve column: see `reserve.reserve_prices`.
 
     Raises:
         DataError: `num_days` below 1.
@@ -144,7 +145,7 @@ def synthetic_market(
     capacity_factor, expected_factor = _capacity_factor(calendar, p, sky_rng, cloud_rng)
     relative = _relative_price(calendar, p, wind_rng, amplitude_rng, noise_rng)
     relative = _supply_curve(relative + p.pv_price_slope * (capacity_factor - expected_factor), p)
-    level_z = _ar1(level_rng, num_days, p.level_day_correlation).clip(-_LEVEL_RANGE_STD, _LEVEL_RANGE_STD)
+    level_z = ar1(level_rng, num_days, p.level_day_correlation).clip(-_LEVEL_RANGE_STD, _LEVEL_RANGE_STD)
     level_eur_per_mwh = np.exp(p.level_log_mean + p.level_log_std * level_z)
     price = (level_eur_per_mwh[:, None] * relative).clip(*PRICE_RANGE_EUR_PER_MWH)
     return MarketDays(dates, price, None, pv_ac_from_capacity_factor(limits, capacity_factor))
@@ -161,14 +162,14 @@ def _relative_price(
     noise_rng: np.random.Generator,
 ) -> np.ndarray:
     """Multiples of the level under average PV, before the supply curve, [D, 24]."""
-    profile = np.asarray(p.profile)[days.season, _is_weekend(days)]
+    profile = np.asarray(p.profile)[days.season, is_weekend(days)]
     mean = profile.mean(axis=1, keepdims=True)
     shape = profile - mean
-    amplitude = _gamma(_ar1(amplitude_rng, len(days), p.amplitude_day_correlation), p.amplitude_std)
-    wind = _student_t(_ar1(wind_rng, len(days), p.wind_day_correlation), p.wind_tail_freedom)
+    amplitude = _gamma(ar1(amplitude_rng, len(days), p.amplitude_day_correlation), p.amplitude_std)
+    wind = _student_t(ar1(wind_rng, len(days), p.wind_day_correlation), p.wind_tail_freedom)
     wind *= np.asarray(p.wind_std)[days.season]
-    noise = p.noise_std * _ar1(noise_rng, len(days) * HOURS, p.noise_hour_correlation).reshape(-1, HOURS)
-    _, _, noise = _parts(noise, shape)
+    noise = p.noise_std * ar1(noise_rng, len(days) * HOURS, p.noise_hour_correlation).reshape(-1, HOURS)
+    _, _, noise = parts_of(noise, shape)
     return mean + wind[:, None] + amplitude[:, None] * (shape + noise)
 
 
@@ -183,7 +184,7 @@ def _student_t(z: np.ndarray, freedom: float) -> np.ndarray:
     return stdtrit(freedom, ndtr(z)) * np.sqrt(1 - 2 / freedom)
 
 
-def _parts(values: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def parts_of(values: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Daily mean [D], factor [D] on the zero-mean `shape` and what is left [D, 24] of `values` [D, 24]."""
     mean = values.mean(axis=1)
     deviation = values - mean[:, None]
@@ -197,11 +198,11 @@ def _supply_curve(relative: np.ndarray, p: SyntheticParams) -> np.ndarray:
     return relative + (p.surplus_slope - 1) * surplus + (p.scarcity_slope - 1) * scarcity
 
 
-def _is_weekend(days: MarketDays) -> np.ndarray:
+def is_weekend(days: MarketDays) -> np.ndarray:
     return (days.weekday >= 5).astype(np.int64)
 
 
-def _ar1(rng: np.random.Generator, length: int, correlation: float) -> np.ndarray:
+def ar1(rng: np.random.Generator, length: int, correlation: float) -> np.ndarray:
     """Stationary first-order autoregression with unit variance, [length]."""
     innovation = rng.standard_normal(length)
     innovation[1:] *= np.sqrt(1 - correlation**2)
@@ -247,10 +248,10 @@ def _capacity_factor(
     """Capacity factor 0..1 and its mean in the month and hour, both [D, 24]."""
     month = days.month - 1
     mean, std = np.asarray(p.transparency_mean)[month], np.asarray(p.transparency_std)[month]
-    rank = ndtr(_ar1(sky_rng, len(days), p.transparency_day_correlation))
-    day_transparency = betaincinv(*_beta_shape(mean, std), rank)[:, None]
+    rank = ndtr(ar1(sky_rng, len(days), p.transparency_day_correlation))
+    day_transparency = betaincinv(*beta_shape(mean, std), rank)[:, None]
     clear = np.asarray(p.clear_sky_scale)[month][:, None] * clear_sky(days.dates, p)
-    depth = np.exp(p.cloud_log_std * _ar1(cloud_rng, len(days) * HOURS, p.cloud_hour_correlation)).reshape(-1, HOURS)
+    depth = np.exp(p.cloud_log_std * ar1(cloud_rng, len(days) * HOURS, p.cloud_hour_correlation)).reshape(-1, HOURS)
     transparency = day_transparency**depth
     # Clouds move energy between hours; how much there is in the day is the day's transparency.
     energy = (clear * day_transparency).sum(axis=1, keepdims=True)
@@ -258,252 +259,7 @@ def _capacity_factor(
     return (clear * transparency.clip(0, 1)).clip(0, 1), clear * mean[:, None]
 
 
-def _beta_shape(mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def beta_shape(mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The two shape numbers of a beta distribution on 0..1 with this mean and standard deviation, elementwise."""
     total = mean * (1 - mean) / np.maximum(std, 1e-3) ** 2 - 1
     return mean * total, (1 - mean) * total
-
-
-# Fit -----------------------------------------------------------------------------------------------------------------
-
-_FIT_ROUNDS = 6
-_FIT_DAYS = 20 * 365
-_MAX_CORRELATION = 0.95
-
-
-def fit(market: MarketDays, same_day_weather: MarketDays | None = None) -> SyntheticParams:
-    """Parameters from at least a year of consecutive days, loaded with `CAPACITY_FACTOR_LIMITS`; takes seconds.
-
-    Indirect inference (Gourieroux, Monfort and Renault, J. Applied Econometrics 8 (1993) S85): what is easy to measure
-    (`_statistics`) is measured on the market and on synthetic days, and the parameters are moved until both agree, so
-    that the measurement need not separate what the parts of the model do to each other.
-
-    `pv_price_slope` is fitted on `same_day_weather`, a market whose PV and prices belong to the same days, and keeps
-    its default without one. Place and tilt of the panels and the tails of wind are not fitted.
-
-    Raises:
-        DataError: a month without days, or PV that is not a capacity factor.
-    """
-    if len(np.unique(market.month)) < 12:
-        raise DataError("fitting a synthetic market needs days of all 12 months; give a longer range")
-    if market.pv_mw.max() > 1.05:
-        raise DataError("fitting a synthetic market needs capacity factors; load it with CAPACITY_FACTOR_LIMITS")
-    p = _fit_level(market, _fit_transparency(market, SyntheticParams()))
-    if same_day_weather is not None:
-        p = replace(p, pv_price_slope=pv_price_slope(same_day_weather))
-    wanted = _statistics(market, p)
-    first_guess = wanted | {"surplus_slope": 1.0, "scarcity_slope": 1.0}
-    p = replace(p, **{name: _as_tuples(value) for name, value in first_guess.items()})
-    for _ in range(_FIT_ROUNDS):
-        shown = _statistics(synthetic_market(_FIT_DAYS, 0, CAPACITY_FACTOR_LIMITS, params=p), p)
-        p = replace(p, **{name: _moved(name, getattr(p, name), wanted, shown) for name in wanted})
-    return p
-
-
-def _moved(name: str, value, wanted: dict, shown: dict):
-    """The parameter after one step from what the model shows towards what is wanted, on the scale on which it acts."""
-    if name == "profile":
-        moved = np.asarray(value) + wanted[name] - shown[name]
-        # A season dearer than the level is a higher level: nothing shown could tell the two apart.
-        moved /= np.average(moved.mean(axis=2), axis=1, weights=(5, 2))[:, None, None]
-    elif name.endswith("_knee"):
-        moved = shown[name]  # the slope then acts on the same share of hours in every round
-    elif name.endswith("_slope"):
-        knee = shown[name.replace("_slope", "_knee")]
-        moved = value * (wanted[name] - knee) / (shown[name] - knee)
-    elif name.endswith("_correlation"):
-        moved = np.tanh(np.arctanh(value) + np.arctanh(wanted[name]) - np.arctanh(shown[name]))
-        moved = moved.clip(0, _MAX_CORRELATION)
-    else:
-        moved = np.asarray(value) * wanted[name] / shown[name]
-    return _as_tuples(moved)
-
-
-def _as_tuples(values: float | np.ndarray):
-    return float(values) if np.ndim(values) == 0 else tuple(_as_tuples(part) for part in np.asarray(values))
-
-
-def _statistics(market: MarketDays, p: SyntheticParams) -> dict[str, float | np.ndarray]:
-    """For each parameter of the same name a statistic that moves with it."""
-    relative = market.price_eur_per_mwh / _price_level(market)[:, None]
-    profile = _profile(market, relative)
-    expected = profile[market.season, _is_weekend(market)]
-    expected_mean = expected.mean(axis=1)
-    mean, amplitude, noise = _parts(relative, expected - expected_mean[:, None])
-    wind = mean - expected_mean
-    surplus_knee, scarcity_knee = np.quantile(relative, (0.05, 0.98))
-    surplus, scarcity = np.quantile(relative, (0.005, 0.01)), np.quantile(relative, (0.995, 0.998, 0.999))
-    return {
-        "profile": profile,
-        # Between the quartiles, as the ends of the supply curve widen the spread of extreme days on their own.
-        "amplitude_std": np.subtract(*np.quantile(amplitude, (0.75, 0.25))),
-        "amplitude_day_correlation": _correlation(amplitude[1:], amplitude[:-1]),
-        "wind_std": np.array([wind[market.season == season].std() for season in range(4)]),
-        "wind_day_correlation": _correlation(wind[1:], wind[:-1]),
-        "noise_std": np.median(noise.std(axis=1)),
-        "noise_hour_correlation": _correlation(noise[:, 1:], noise[:, :-1]),
-        "surplus_knee": surplus_knee,
-        "surplus_slope": surplus.mean(),
-        "scarcity_knee": scarcity_knee,
-        "scarcity_slope": scarcity.mean(),
-        **_cloud_statistics(market, p),
-    }
-
-
-def _price_level(market: MarketDays) -> np.ndarray:
-    """EUR/MWh, [D]: mean over four weeks around the day, so that neither weekends nor weather move it."""
-    half = 14
-    weight = np.r_[0.5, np.ones(2 * half - 1), 0.5] / (2 * half)
-    return np.convolve(np.pad(market.price_eur_per_mwh.mean(axis=1), half, mode="reflect"), weight, mode="valid")
-
-
-def _profile(days: MarketDays, relative: np.ndarray) -> np.ndarray:
-    """Mean relative price [season, day type, hour]."""
-    groups = [[(days.season == season) & (_is_weekend(days) == kind) for kind in (0, 1)] for season in range(4)]
-    return np.array([[relative[group].mean(axis=0) for group in kinds] for kinds in groups])
-
-
-def _cloud_statistics(market: MarketDays, p: SyntheticParams) -> dict[str, float | np.ndarray]:
-    clear = clear_sky(market.dates, p)
-    # Near the horizon the curve is too small to divide by.
-    high_sun = clear > 0.15 * clear.max()
-    log_transparency = np.log(np.maximum(market.pv_mw / np.where(high_sun, clear, 1.0), 0.05))
-    cloud = np.where(high_sun, log_transparency, np.nan)
-    cloud -= np.nanmean(cloud, axis=1, keepdims=True)
-    # What recurs at an hour of a month is the orientation of the plants, not clouds.
-    for m in range(1, 13):
-        cells = np.ix_(market.month == m, high_sun[market.month == m].any(axis=0))
-        cloud[cells] -= np.nanmean(cloud[cells], axis=0)
-    neighbours = high_sun[:, 1:] & high_sun[:, :-1]
-    return {
-        "cloud_log_std": float(np.nanstd(cloud)),
-        "cloud_hour_correlation": _correlation(cloud[:, 1:][neighbours], cloud[:, :-1][neighbours]),
-    }
-
-
-def _fit_level(market: MarketDays, p: SyntheticParams) -> SyntheticParams:
-    log_level = np.log(_price_level(market))
-    # The level is a moving mean: only beyond its window do days tell how long it really persists.
-    lag = 28
-    return replace(
-        p,
-        level_log_mean=float(log_level.mean()),
-        level_log_std=float(log_level.std()),
-        level_day_correlation=max(_correlation(log_level[lag:], log_level[:-lag]), 0.0) ** (1 / lag),
-    )
-
-
-def _fit_transparency(market: MarketDays, p: SyntheticParams) -> SyntheticParams:
-    clear = clear_sky(market.dates, p)
-    ratio = market.pv_mw.sum(axis=1) / clear.sum(axis=1)
-    by_month = [market.month == m for m in range(1, 13)]
-    brightest = np.array([1.02 * ratio[days].max() for days in by_month])
-    mean = np.array([market.pv_mw[days].sum() / clear[days].sum() for days in by_month]) / brightest
-    std = np.array([ratio[days].std() for days in by_month]) / brightest
-    month = market.month - 1
-    rank = betainc(*_beta_shape(mean[month], std[month]), ratio / brightest[month])
-    day_z = ndtri(rank.clip(0.001, 0.999))
-    return replace(
-        p,
-        clear_sky_scale=_as_tuples(brightest),
-        transparency_mean=_as_tuples(mean),
-        transparency_std=_as_tuples(std),
-        transparency_day_correlation=_correlation(day_z[1:], day_z[:-1]),
-    )
-
-
-def pv_price_slope(market: MarketDays) -> float:
-    """Least squares of the relative price on capacity factor in sunny hours, both around their means.
-
-    The same day's price at night stands for wind and demand, which are no consequence of the sun.
-    """
-    relative = market.price_eur_per_mwh / _price_level(market)[:, None]
-    residual = relative - _profile(market, relative)[market.season, _is_weekend(market)]
-    monthly = np.array([market.pv_mw[market.month == m].mean(axis=0) for m in range(1, 13)])
-    pv = market.pv_mw - monthly[market.month - 1]
-    sunny = pv.std(axis=0) > 0.03
-    night = residual[:, monthly.max(axis=0) < 0.01].mean(axis=1, keepdims=True)
-    x = np.stack([pv[:, sunny].ravel(), np.broadcast_to(night, pv[:, sunny].shape).ravel()], axis=1)
-    return float(np.linalg.lstsq(x, residual[:, sunny].ravel(), rcond=None)[0][0])
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
-
-
-# Reserve -------------------------------------------------------------------------------------------------------------
-
-ReserveSource = Literal["auto", "column", "hourly_means", "synthetic", "ds3", "none"]
-
-RESERVE_HOURLY_MEANS = (
-    0.26, 0.31, 0.25, 0.28, 0.31, 0.60, 0.94, 2.81, 5.64, 3.87, 3.88, 3.43,
-    3.53, 3.49, 3.11, 3.52, 5.07, 5.08, 3.55, 4.97, 6.06, 1.00, 0.56, 0.41,
-)  # fmt: skip
-"""EUR per MW and hour of upward availability by local hour: mean of ten real Hungarian days of 2025."""
-
-_RESERVE_DAY_LOG_STD, _RESERVE_HOUR_LOG_STD, _RESERVE_HOUR_CORRELATION = 0.72, 0.5, 0.74
-_RESERVE_CAP_EUR_PER_MW_H = 35.0
-
-_DS3_SLOW_EUR_PER_MW_H = 2.92 + 1.76 + 1.40 + 1.12
-"""Irish DS3 tariffs POR + SOR + TOR1 + TOR2."""
-_DS3_FFR_EUR_PER_MW_H = 1.94 * 3 * 1.5
-"""FFR with its product scalars for speed and continuity."""
-_DS3_SNSP_STEPS_PERCENT = (50.0, 60.0, 70.0)
-_DS3_SLOW_SCARCITY = np.array([1.0, 1.0, 4.7, 6.3])
-_DS3_FFR_SCARCITY = np.array([0.0, 1.0, 0.0, 6.3])
-
-
-def synthetic_reserve(num_days: int, seed: int) -> np.ndarray:
-    """Reserve prices in EUR per MW and hour, [D, 24]: log r = log m[h] + u_day + v_h (section 5 of the specification).
-
-    m are `RESERVE_HOURLY_MEANS`, u has standard deviation 0.72 and v is an autoregression with 0.5 and correlation
-    0.74; clipped to 0..35. m is thus the median of the hour; the mean is higher.
-    """
-    day_rng, hour_rng = (np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2))
-    day_log = _RESERVE_DAY_LOG_STD * day_rng.standard_normal((num_days, 1))
-    hour_log = _RESERVE_HOUR_LOG_STD * _ar1(hour_rng, num_days * HOURS, _RESERVE_HOUR_CORRELATION).reshape(-1, HOURS)
-    return (np.asarray(RESERVE_HOURLY_MEANS) * np.exp(day_log + hour_log)).clip(0, _RESERVE_CAP_EUR_PER_MW_H)
-
-
-def ds3_price(snsp_percent: float | np.ndarray) -> np.ndarray:
-    """Irish DS3 reserve tariff in EUR per MW and hour, same shape as the penetration of wind and solar (SNSP, %).
-
-    Scarcity scalars after Cardo-Miota et al., Applied Energy 388 (2025) 125561: 7.20 below 50 %, 15.93 from 50,
-    33.84 from 60 and 100.36 from 70 %.
-
-    Raises:
-        DataError: a penetration outside 0..100.
-    """
-    snsp = np.asarray(snsp_percent, dtype=np.float64)
-    if not ((snsp >= 0) & (snsp <= 100)).all():
-        raise DataError("SNSP must lie in 0..100 percent; correct env.reserve.snsp_percent")
-    step = np.searchsorted(_DS3_SNSP_STEPS_PERCENT, snsp, side="right")
-    return _DS3_SLOW_EUR_PER_MW_H * _DS3_SLOW_SCARCITY[step] + _DS3_FFR_EUR_PER_MW_H * _DS3_FFR_SCARCITY[step]
-
-
-def reserve_prices(
-    market: MarketDays, source: ReserveSource, seed: int = 0, snsp_percent: float | np.ndarray | None = None
-) -> np.ndarray:
-    """Reserve prices of the market's days, EUR per MW and hour, [D, 24].
-
-    `auto` is the table's column where it has one and `hourly_means` (the same every day) otherwise. `synthetic` draws
-    from `seed`; `ds3` needs `snsp_percent`, a number or [D, 24].
-
-    Raises:
-        DataError: `column` without such a column, `ds3` without a penetration.
-    """
-    shape = market.price_eur_per_mwh.shape
-    column = market.reserve_eur_per_mw_h
-    if source == "column" and column is None:
-        raise DataError("env.reserve.source=column but the table has no column price_as; add it or use hourly_means")
-    if source in ("column", "auto") and column is not None:
-        return column
-    if source in ("auto", "hourly_means"):
-        return np.tile(RESERVE_HOURLY_MEANS, (shape[0], 1))
-    if source == "synthetic":
-        return synthetic_reserve(len(market), seed)
-    if source == "none":
-        return np.zeros(shape)
-    if snsp_percent is None:
-        raise DataError("env.reserve.source=ds3 needs the share of wind and solar; set env.reserve.snsp_percent")
-    return np.broadcast_to(ds3_price(snsp_percent), shape).copy()

@@ -10,7 +10,7 @@ import pandas as pd
 
 from envs_jax.bess.params import Plant, Rules, limits_of, pv_ac_from_capacity_factor
 from envs_jax.bess.physics import simulate_day
-from envs_jax.bess.synthetic import RESERVE_HOURLY_MEANS
+from envs_jax.bess.reserve import RESERVE_HOURLY_MEANS
 
 
 class Market(NamedTuple):

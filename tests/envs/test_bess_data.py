@@ -7,17 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from envs_jax.bess.data import (
-    PACKAGED_TABLE,
-    DataError,
-    MarketDays,
-    k_per_season,
-    load_market,
-    season_of,
-    select_split,
-)
+from envs_jax.bess.data import PACKAGED_TABLE, MarketDays, load_market, season_of
 from envs_jax.bess.params import Limits, limits_of
-from envs_jax.bess.synthetic import RESERVE_HOURLY_MEANS
+from envs_jax.bess.reserve import RESERVE_HOURLY_MEANS
+from envs_jax.bess.splits import k_per_season, select_split
+from envs_jax.bess.table import DataError
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "data" / "bess"
 LIMITS = limits_of("default")

@@ -12,7 +12,7 @@ from bess_days import KNOWN, NEAR_EUR, market_of
 from envs_jax.bess import physics
 from envs_jax.bess.params import HOURS, SEGMENTS, Rules, WearModel, limits_of, plant_of
 from envs_jax.bess.physics import Battery, Hour, fresh_battery, run_hour, simulate_day
-from envs_jax.bess.synthetic import RESERVE_HOURLY_MEANS
+from envs_jax.bess.reserve import RESERVE_HOURLY_MEANS
 from envs_jax.bess.windows import peak_window
 
 WEAR_MODELS = get_args(WearModel)

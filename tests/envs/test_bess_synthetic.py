@@ -11,20 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs_jax.bess.data import DataError, MarketDays, load_market
+from envs_jax.bess.data import MarketDays, load_market
 from envs_jax.bess.params import limits_of
-from envs_jax.bess.synthetic import (
-    CAPACITY_FACTOR_LIMITS,
-    RESERVE_HOURLY_MEANS,
-    SyntheticParams,
-    clear_sky,
-    ds3_price,
-    fit,
-    pv_price_slope,
-    reserve_prices,
-    synthetic_market,
-    synthetic_reserve,
-)
+from envs_jax.bess.reserve import RESERVE_HOURLY_MEANS, ds3_price, reserve_prices, synthetic_reserve
+from envs_jax.bess.synthetic import CAPACITY_FACTOR_LIMITS, SyntheticParams, clear_sky, synthetic_market
+from envs_jax.bess.synthetic_fit import fit, pv_price_slope
+from envs_jax.bess.table import DataError
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "data" / "bess"
 DAYS = 6_000
