@@ -1,129 +1,31 @@
-"""What a run leaves behind while it trains: CSV, JSON lines, TensorBoard, Weights & Biases, and a line on the screen.
+"""What a run leaves behind while it trains: CSV, JSON lines, TensorBoard and Weights & Biases.
 
-Reading order: reducing device metrics on the host, the NaN guard, the record of an epoch, one writer per format, the
-display. A writer is a pair of functions; `open_logs` combines those that the configuration asks for. When a run is
-resumed, every file is cut back to the epoch of the checkpoint first, so that nothing appears twice.
+Reading order: the record of an epoch, its rows, one writer per format. A writer is a pair of functions; `open_logs`
+combines those that the configuration asks for. When a run is resumed, every file is cut back to the epoch of the
+checkpoint first, so that nothing appears twice.
 """
 
 import csv
 import io
 import json
-import math
 import os
 import struct
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from purerl.config import Logging, RunConfig
 from purerl.errors import ConfigError
 from purerl.run.files import write_text
+from purerl.run.metrics import EPISODE_PREFIX, Series, by_seed, mean_over_seeds
 
 CSV_NAME, JSONL_NAME, TENSORBOARD_NAME = "training_progress.csv", "metrics.jsonl", "tensorboard"
-EPISODE_PREFIX = "episode/"
-EPISODE_COUNT, AGENT_STEPS = "episode/count", "agent_steps"
-EXTREMES: dict[str, "Fold"] = {"episode/return_min": "min", "episode/return_max": "max"}
-"""Metrics that are not averaged over updates."""
 EVALUATION_COLUMNS = ("eval_score", "eval_return", "eval_percent_of_bound", "eval_q_start_bias")
 TIMING_COLUMNS = ("wall_clock_s", "env_steps_per_s", "gradient_steps_per_s")
 SINGLE_UPDATES_UP_TO = 50
 """Updates per epoch up to which the JSON lines hold every update; beyond that, one mean per epoch."""
-
-
-# Metrics on the host. Device metrics are arrays [updates] or [updates, seeds].
-
-
-Fold = Literal["mean", "min", "max"]
-
-
-class Series(NamedTuple):
-    """One metric over updates; what has no weight does not count."""
-
-    value: np.ndarray
-    """[updates, seeds]"""
-    weight: np.ndarray
-    """[updates, seeds]"""
-    fold: Fold = "mean"
-    """How several updates become one number."""
-
-
-class Chunk(NamedTuple):
-    """Metrics of one chunk of updates."""
-
-    series: dict[str, Series]
-    episodes: np.ndarray
-    """Finished episodes [updates, seeds]."""
-    agent_steps: np.ndarray
-    """Steps of agents that act [updates, seeds]."""
-
-
-def host_metrics(metrics: Mapping[str, Any]) -> Chunk:
-    """Metrics [updates] or [updates, seeds] of one chunk.
-
-    `episode/...` values count as many times as episodes ended; `episode/count` is that number.
-    """
-    arrays = {name: _matrix(value) for name, value in metrics.items()}
-    nothing = np.zeros_like(next(iter(arrays.values())))
-    episodes, agent_steps = arrays.pop(EPISODE_COUNT, nothing), arrays.pop(AGENT_STEPS, nothing)
-    series = {
-        name: Series(
-            value,
-            episodes if name.startswith(EPISODE_PREFIX) else np.ones_like(value),
-            EXTREMES.get(name, "mean"),
-        )
-        for name, value in arrays.items()
-    }
-    return Chunk(series, episodes, agent_steps)
-
-
-def _matrix(value: Any) -> np.ndarray:
-    array = np.asarray(value, np.float64)
-    return array[:, None] if array.ndim == 1 else array
-
-
-def by_seed(series: Series, updates: slice = slice(None)) -> list[float | None]:
-    """One number per seed, None where nothing has weight."""
-    value, weight = series.value[updates], series.weight[updates]
-    some = np.any(weight > 0, axis=0)
-    match series.fold:
-        case "mean":
-            folded = (value * weight).sum(axis=0) / np.where(some, weight.sum(axis=0), 1.0)
-        case "min":
-            folded = np.where(weight > 0, value, np.inf).min(axis=0)
-        case "max":
-            folded = np.where(weight > 0, value, -np.inf).max(axis=0)
-    return [float(v) if counts else None for v, counts in zip(folded, some, strict=True)]
-
-
-def mean_over_seeds(values: list[float | None]) -> float | None:
-    present = [v for v in values if v is not None]
-    return sum(present) / len(present) if present else None
-
-
-class BadMetric(NamedTuple):
-    name: str
-    value: float
-    update: int
-    """Index inside the chunk."""
-    seed: int
-    """Index of the seed."""
-
-
-def first_bad_metric(metrics: Mapping[str, Series]) -> BadMetric | None:
-    """The earliest value that is not finite; of one update, the first by name."""
-    found = [
-        BadMetric(name, float(series.value[index]), int(index[0]), int(index[1]))
-        for name, series in metrics.items()
-        for index in map(tuple, np.argwhere(~np.isfinite(series.value))[:1])
-    ]
-    return min(found, key=lambda bad: (bad.update, bad.name)) if found else None
-
-
-# One epoch
 
 
 class Epoch(NamedTuple):
@@ -360,49 +262,3 @@ def _saturation_warning(settings: Logging) -> Writer:
             )
 
     return Writer(write, lambda: None)
-
-
-# Screen
-
-
-class Display(NamedTuple):
-    show: Callable[[Epoch], None]
-    close: Callable[[], None]
-
-
-def open_display(config: RunConfig, epochs: int, done: int) -> Display:
-    """A progress bar on a terminal, otherwise one plain line per tenth of the run."""
-    if not config.logging.progress:
-        return Display(lambda epoch: None, lambda: None)
-    return _bar(epochs, done) if sys.stdout.isatty() else _plain_lines(epochs, done)
-
-
-def _bar(epochs: int, done: int) -> Display:
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()
-    bar = Progress(*columns, TimeRemainingColumn(elapsed_when_finished=True), TextColumn("{task.fields[status]}"))
-    bar.start()
-    task = bar.add_task("training", total=epochs, completed=done, status="")
-    return Display(lambda epoch: bar.update(task, completed=epoch.epoch, status=_status(epoch)), bar.stop)
-
-
-def _plain_lines(epochs: int, done: int) -> Display:
-    started = time.monotonic()
-
-    def show(epoch: Epoch) -> None:
-        if epoch.epoch * 10 // epochs == (epoch.epoch - 1) * 10 // epochs:
-            return
-        left_s = (time.monotonic() - started) / (epoch.epoch - done) * (epochs - epoch.epoch)
-        share = f"{epoch.epoch / epochs:4.0%}"
-        print(f"{share} epoch {epoch.epoch}/{epochs}  {_status(epoch)}  {left_s:.0f} s left", flush=True)
-
-    return Display(show, lambda: None)
-
-
-def _status(epoch: Epoch) -> str:
-    means = epoch.means()
-    rates = f"{epoch.timing['env_steps_per_s']:,.0f} env steps/s, {epoch.timing['gradient_steps_per_s']:,.0f} updates/s"
-    values = {"return": means.get("episode/return"), "eval": epoch.evaluation.get("eval_score")}
-    shown = [f"{name} {value:.4g}" for name, value in values.items() if value is not None and math.isfinite(value)]
-    return ", ".join([rates, *shown])

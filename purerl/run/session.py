@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purerl.config import RunConfig, config_hash
-from purerl.run import checkpoint, logs, stopping
+from purerl.run import checkpoint, display, logs, metrics, stopping
 from purerl.run.directory import Status, check_run_dir, first_metadata, is_complete, open_run_dir
 from purerl.run.evaluation import Evaluate, Result, make_evaluate
 from purerl.run.files import write_json
@@ -174,14 +174,14 @@ class _Session:
             chunk = self.program.chunk(self.state)
         done = self.counters.epoch
         log = logs.open_logs(self.run_dir, self.config, done, self._clock(done))
-        display = logs.open_display(self.config, self.plan.epochs, done)
+        screen = display.open_display(self.config, self.plan.epochs, done)
         try:
             while self.counters.epoch < self.plan.epochs and self._stop_reason() is None and not stop_requested():
-                bad = self._epoch(chunk, log, display, stop_requested)
+                bad = self._epoch(chunk, log, screen, stop_requested)
                 if bad:
                     return self._diverged(bad)
         finally:
-            display.close()
+            screen.close()
             log.close()
         if self.counters.epoch < self.plan.epochs and self._stop_reason() is None:
             if self.counters.epoch not in checkpoint.available(self.checkpoints):
@@ -196,14 +196,14 @@ class _Session:
         self._write_metadata("finished" if stop is None else "early_stopped", stop_reason=stop or "all epochs done")
         return EXIT_OK
 
-    def _epoch(self, chunk, log, display, stop_requested) -> logs.BadMetric | None:
+    def _epoch(self, chunk, log, screen, stop_requested) -> metrics.BadMetric | None:
         """One chunk and all that follows it; a bad metric means that nothing of this chunk was kept."""
         start = time.monotonic()
-        self.state, metrics = chunk(self.state)
-        done = logs.host_metrics(jax.device_get(metrics))
+        self.state, on_device = chunk(self.state)
+        done = metrics.host_metrics(jax.device_get(on_device))
         seconds = time.monotonic() - start
         self.times["train_s"] += seconds
-        bad = logs.first_bad_metric(done.series)
+        bad = metrics.first_bad_metric(done.series)
         if bad:
             return bad
         self.counters.epoch += 1
@@ -223,10 +223,10 @@ class _Session:
         due = self._due(self.config.checkpointing.every_epochs)
         if due or is_new_best or last or stop_requested() or self._stop_reason() is not None:
             self._save(is_new_best)
-        display.show(record)
+        screen.show(record)
         return None
 
-    def _record(self, series: dict[str, logs.Series], summary, seconds: float) -> logs.Epoch:
+    def _record(self, series: dict[str, metrics.Series], summary, seconds: float) -> logs.Epoch:
         a, update = self.algorithm, self.counters.epoch * self.plan.updates_per_epoch
         rate = self.plan.updates_per_epoch * self.config.num_seeds / seconds
         return logs.Epoch(
@@ -281,10 +281,10 @@ class _Session:
         self._write_policy("best", self.best_policy)
         return is_new_best, summary
 
-    def _count_bands(self, done: logs.Chunk) -> None:
+    def _count_bands(self, done: metrics.Chunk) -> None:
         rule = self.config.evaluation.bands
         if rule is not None:
-            mean = done.series[f"{logs.EPISODE_PREFIX}{rule.metric}"].value
+            mean = done.series[f"{metrics.EPISODE_PREFIX}{rule.metric}"].value
             env_steps = self.algorithm.env_steps_per_update
             self.counters.stops = stopping.after_updates(self.counters.stops, rule, mean, done.episodes, env_steps)
 
@@ -336,7 +336,7 @@ class _Session:
             self._write_steps(result, labels, f"final_{split}", singly=False)
         self.conclude(self.trained, self.run_dir, result)
 
-    def _diverged(self, bad: logs.BadMetric) -> int:
+    def _diverged(self, bad: metrics.BadMetric) -> int:
         epoch = self.counters.epoch
         update = epoch * self.plan.updates_per_epoch + bad.update + 1
         kept = checkpoint.available(self.checkpoints)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purerl.learn import sharding
-from purerl.run import checkpoint, logs
+from purerl.run import checkpoint, metrics
 from purerl.run.evaluation import Evaluate
 from purerl.run.program import Chunk, Plan, Program, program_of_lanes
 from purerl.sweeps.points import Group
@@ -169,8 +169,8 @@ def train_part(
     policies = None
     while progress.epoch < plan.epochs and not stop():
         start = time.monotonic()
-        state, metrics = compiled.chunk(state)
-        series = logs.host_metrics(jax.device_get(metrics)).series
+        state, on_device = compiled.chunk(state)
+        series = metrics.host_metrics(jax.device_get(on_device)).series
         progress.seconds["train_s"] += time.monotonic() - start
         _note_divergence(progress, series, plan)
         progress.epoch += 1
@@ -186,13 +186,13 @@ def train_part(
     return (policies, progress) if progress.epoch == plan.epochs else None
 
 
-def _note_divergence(progress: Progress, series: Mapping[str, logs.Series], plan: Plan) -> None:
+def _note_divergence(progress: Progress, series: Mapping[str, metrics.Series], plan: Plan) -> None:
     bad = np.any([~np.isfinite(s.value).all(axis=0) for s in series.values()], axis=0)
     for lane in np.flatnonzero(bad):
         alone = {
             name: s._replace(value=s.value[:, [lane]], weight=s.weight[:, [lane]]) for name, s in series.items()
         }  # fmt: skip
-        first = logs.first_bad_metric(alone)
+        first = metrics.first_bad_metric(alone)
         assert first is not None
         update = progress.epoch * plan.updates_per_epoch + first.update + 1
         progress.diverged.setdefault(str(lane), {"metric": first.name, "update": update})

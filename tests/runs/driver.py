@@ -10,7 +10,7 @@ import numpy as np
 from helpers import keep_compiled_programs, register_fakes
 
 from purerl import train
-from purerl.run import checkpoint, logs
+from purerl.run import checkpoint, display, logs
 
 
 def die(*_args, **_kwargs):
@@ -63,7 +63,7 @@ keep_compiled_programs(Path(cache_dir))
 register_fakes(dict.__setitem__)
 match moment:
     case "at the very start of training":
-        logs.open_display = die
+        display.open_display = die
     case "between the logs and the checkpoint":
         checkpoint.save = on_call(2, checkpoint.save)
     case "inside a checkpoint write":

@@ -17,7 +17,7 @@ from helpers import arrays, assert_same_run, bits, logs
 import purerl
 from purerl import train
 from purerl.config import load_config
-from purerl.run import checkpoint, program, runs, session
+from purerl.run import checkpoint, display, program, runs, session
 from purerl.run.program import Plan, plan_of
 
 
@@ -114,7 +114,7 @@ def stop_at(epoch: int, number: int):
             if record.epoch == epoch:
                 os.kill(os.getpid(), number)
 
-        return logs.Display(show, lambda: None)
+        return display.Display(show, lambda: None)
 
     return open_display
 
@@ -127,7 +127,7 @@ def test_signals_save_and_exit_0_and_the_resumed_run_is_the_uninterrupted_one(
     arguments = ["--config", str(config_file), "--run-dir", str(run_dir)]
     before = signal.getsignal(number)
     with monkeypatch.context() as patch:
-        patch.setattr(logs, "open_display", stop_at(3, number))
+        patch.setattr(display, "open_display", stop_at(3, number))
         assert train.main(arguments) == 0
     assert signal.getsignal(number) == before
     metadata = json.loads((run_dir / "metadata.json").read_text())
@@ -145,7 +145,7 @@ def test_resuming_from_a_damaged_checkpoint_falls_back_and_ends_the_same(
     run_dir = tmp_path / "run"
     arguments = ["--config", str(config_file), "--run-dir", str(run_dir)]
     with monkeypatch.context() as patch:
-        patch.setattr(logs, "open_display", stop_at(4, signal.SIGTERM))
+        patch.setattr(display, "open_display", stop_at(4, signal.SIGTERM))
         assert train.main(arguments) == 0
     assert checkpoint.available(run_dir / "checkpoints") == [2, 4]
     newest = run_dir / "checkpoints" / "epoch_000004.npz"
@@ -166,7 +166,7 @@ def test_without_the_replay_a_run_still_resumes(config_file, tmp_path, monkeypat
     run_dir = tmp_path / "run"
     arguments = ["--config", str(config_file), "--run-dir", str(run_dir), "checkpointing.save_replay=false"]
     with monkeypatch.context() as patch:
-        patch.setattr(logs, "open_display", stop_at(4, signal.SIGTERM))
+        patch.setattr(display, "open_display", stop_at(4, signal.SIGTERM))
         assert train.main(arguments) == 0
     stored = arrays(run_dir / "checkpoints" / "epoch_000004.npz")
     assert "['state'].weights" in stored and not any("ring" in name for name in stored)

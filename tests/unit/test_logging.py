@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from purerl.run.logs import by_seed, first_bad_metric, host_metrics, mean_over_seeds
+from purerl.run.metrics import by_seed, first_bad_metric, host_metrics, mean_over_seeds
 
 METRICS = {
     "loss": np.array([1.0, 2.0, 6.0]),
