@@ -33,6 +33,23 @@ def checkpoint_name(text: str) -> str | int:
     raise argparse.ArgumentTypeError(f"'{text}' is not best, latest or the number of an epoch")
 
 
+def whole_number(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
+    """The type of a flag that takes whole numbers from `least` to `most`; what is counted on the device has 32 bits."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"invalid int value: '{text[:40]}'") from None
+        if number < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, not {number}")
+        if number > most:
+            raise argparse.ArgumentTypeError(f"must be at most {most}, not {number}")
+        return number
+
+    return read
+
+
 def run_command(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> int:
     """Exit code of a command; what the user can put right becomes one line on stderr and exit code 2.
 

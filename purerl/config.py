@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 import envs_jax
 from purerl.errors import ConfigError
 from purerl.presets import PRESETS
-from purerl.validation import Source, schema_keys, validated
+from purerl.validation import Source, require_representable, schema_keys, validated
 from purerl.yaml_rules import Dumper, read_yaml, short, with_override
 
 ALGORITHMS: dict[str, str] = {
@@ -60,12 +60,12 @@ class Evaluation(_Section):
     every_epochs: int | None = Field(10, ge=1, description="null: only after the last epoch")
     split: str = "val"
     episodes: int | None = Field(None, ge=1, description="null: all cases of the split, or 100 random episodes")
-    seed: int = Field(1234, ge=0)
+    seed: int = Field(1234, ge=0, lt=2**31 - 1)
     final_split: str = Field("test", description="scored once, after training")
     quick_every_epochs: int | None = Field(None, ge=1, description="write a few episodes step by step")
     quick_dates: list[str] | None = Field(None, description="null: one per season, the first of each in the split")
     early_stop: EarlyStop | None = None
-    streaks: dict[str, int] | None = Field(
+    streaks: dict[str, PositiveInt] | None = Field(
         None, description="milestone of the environment's score -> evaluations in a row that end the run"
     )
     bands: BandStop | None = Field(None, description="end by training episodes; its keys have defaults")
@@ -107,9 +107,14 @@ class RunConfig(_Section):
     seed: int = Field(42, ge=0, lt=2**31)
     num_seeds: int = Field(1, ge=1, description="seeds trained at once: seed, seed + 1, ...")
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    num_devices: int = Field(1, ge=1, description="devices (on a CPU: cores) that share the seeds or each batch")
+    num_devices: int = Field(
+        1, ge=1, le=1024, description="devices (on a CPU: cores) that share the seeds or each batch"
+    )
     cpu_threads: int | None = Field(
-        None, ge=1, description="threads that operations are shared out to; null: all cores; 1 suits tiny networks"
+        None,
+        ge=1,
+        le=1024,
+        description="threads that operations are shared out to; null: all cores; 1 suits tiny networks",
     )
     deterministic: bool = Field(True, description="ask accelerators for reproducible reductions")
     epochs: int = Field(100, ge=1, description="parts of the run after which it logs, evaluates and saves")
@@ -121,6 +126,12 @@ class RunConfig(_Section):
     evaluation: Evaluation = Evaluation()
     checkpointing: Checkpointing = Checkpointing()
     logging: Logging = Logging()
+
+    @model_validator(mode="after")
+    def _seeds_fit(self):
+        if self.seed + self.num_seeds > 2**31:
+            raise ValueError(f"seed {self.seed} and num_seeds {self.num_seeds}: the last seed must be below 2^31")
+        return self
 
     def to_yaml(self) -> str:
         """The resolved configuration; `load_config` reads it back unchanged."""
@@ -174,6 +185,7 @@ def resolve_config(data: Any, source: str, overrides: Sequence[str] = ()) -> Run
     env, algo = (_named_section(data, section, where) for section in ("env", "algo"))
     models = {"": RunConfig, "env": _env_model(env["name"], where), "algo": _algo_model(algo["name"], where)}
     keys = [key for prefix, model in models.items() if model is not None for key in schema_keys(model, prefix)]
+    require_representable(data, where)
     top = validated(RunConfig, data, where, "", keys)
     if models["env"] is not None:
         settings = {k: v for k, v in env.items() if k != "name"}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from purerl.cli import Parser, checkpoint_name, run_command
+from purerl.cli import Parser, checkpoint_name, run_command, whole_number
 
 DESCRIPTION = """Score a trained policy: greedy, with fixed seeds, against the environment's baselines and bound.
 
@@ -33,7 +33,9 @@ def parser() -> argparse.ArgumentParser:
         help="which policy (default: best, of every seed the best by its own evaluations)",
     )  # fmt: skip
     parser.add_argument("--split", metavar="NAME", help="train, val or test (default: evaluation.final_split)")
-    parser.add_argument("--episodes", type=int, metavar="N", help="default: all cases, or 100 random episodes")
+    parser.add_argument(
+        "--episodes", type=whole_number(1), metavar="N", help="default: all cases, or 100 random episodes"
+    )
     parser.add_argument("--data", metavar="FILE", help="other data; all of it, unless env.test_dates=... says less")
     parser.add_argument("--scenario", metavar="NAME", help="the same as env.scenario=NAME")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the result as JSON")
@@ -48,8 +50,6 @@ def command(argv: Sequence[str] | None) -> int:
     from purerl.errors import ConfigError
     from purerl.run import process
 
-    if args.episodes is not None and args.episodes < 1:
-        raise ConfigError(f"--episodes {args.episodes}: must be at least 1")
     if args.shift is not None and args.scenarios is not None:
         raise ConfigError("--shift and --scenarios are two commands; give one of them")
     if args.scenario is not None and args.scenarios is not None:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from purerl.cli import Parser, run_command
+from purerl.cli import Parser, run_command, whole_number
 
 
 def parser() -> argparse.ArgumentParser:
@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     training.add_argument("--run", type=Path, required=True, help="run directory")
     training.add_argument("--out", type=Path, help="folder for the figures (default: plots/ of the run)")
     training.add_argument("--all", action="store_true", help="also animations, and counts over thousands of episodes")
-    training.add_argument("--episodes", type=int, metavar="N", help="how many episodes to count over")
+    training.add_argument("--episodes", type=whole_number(1), metavar="N", help="how many episodes to count over")
     compare = commands.add_parser("compare", help="learning curves and final scores of several runs in one figure")
     compare.add_argument("--runs", type=Path, nargs="+", required=True, help="run directories")
     compare.add_argument("--out", type=Path, required=True, help="PNG file to write")
@@ -34,8 +34,6 @@ def command(argv: Sequence[str] | None) -> int:
     if args.command == "training":
         from purerl.run import process
 
-        if args.episodes is not None and args.episodes < 1:
-            raise ConfigError(f"--episodes {args.episodes}: must be at least 1")
         if (args.run / "config.yaml").exists():
             process.select_device(load_config(args.run / "config.yaml"))
         from purerl.report.draw import draw_run

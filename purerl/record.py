@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from purerl.cli import Parser, run_command
+from purerl.cli import Parser, run_command, whole_number
 
 DESCRIPTION = """Play behaviours in the environment of a configuration (its training split) and record every step.
 
@@ -23,8 +23,13 @@ def behaviour(text: str) -> tuple[str, float, float]:
         share, noise = [*(float(number) for number in rest), *(1.0, 0.0)[len(rest) :]]
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not NAME[:SHARE[:NOISE]] with two numbers") from None
-    if not name or not 0 < share < float("inf") or not 0 <= noise < float("inf"):
+    if not name or not share > 0 or not noise >= 0:
         raise argparse.ArgumentTypeError(f"'{text}': needs a name, a positive share and a noise of 0 or more")
+    from purerl.validation import not_representable  # here, so that --help is quick
+
+    for number in (share, noise):
+        if wrong := not_representable(number):
+            raise argparse.ArgumentTypeError(f"'{text}': {number} {wrong}")
     if prefix + name == "random" and noise:
         raise argparse.ArgumentTypeError(f"'{text}': random actions take no noise")
     return prefix + name, share, noise
@@ -37,9 +42,15 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--behaviour", type=behaviour, required=True, nargs="+", metavar="NAME[:SHARE[:NOISE]]", help="who plays"
     )
-    parser.add_argument("--episodes", type=int, required=True, metavar="N", help="episodes of all behaviours together")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of starts, actions and noise (default: 0)")
-    parser.add_argument("--num-envs", type=int, default=64, metavar="B", help="played at once (default: 64)")
+    parser.add_argument(
+        "--episodes", type=whole_number(1), required=True, metavar="N", help="episodes of all behaviours together"
+    )
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, metavar="S", help="of starts, actions and noise (default: 0)"
+    )
+    parser.add_argument(
+        "--num-envs", type=whole_number(1), default=64, metavar="B", help="played at once (default: 64)"
+    )
     parser.add_argument(
         "--override", nargs="*", default=[], metavar="env.key=value", help="replace a key of the configuration's env"
     )
@@ -54,9 +65,6 @@ def command(argv: Sequence[str] | None) -> int:
     from purerl.learn import dataset
     from purerl.run import process, recording, runs
 
-    for flag, value in (("--episodes", args.episodes), ("--num-envs", args.num_envs)):
-        if value < 1:
-            raise ConfigError(f"{flag} {value}: must be at least 1")
     for override in args.override:
         if not override.startswith("env."):
             raise ConfigError(f"override '{override}': only env.key=value concerns a recording")

@@ -36,7 +36,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from purerl.cli import Parser, run_command
+from purerl.cli import Parser, run_command, whole_number
 from purerl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,10 +62,13 @@ def __getattr__(name: str) -> Any:
 def parser() -> argparse.ArgumentParser:
     parser = Parser("python -m purerl.sweep", DESCRIPTION)
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file; with --resume it may be left out")
-    parser.add_argument("--seeds", type=int, metavar="N", help="seeds per point; the same as num_seeds=N")
-    parser.add_argument("--random", type=int, metavar="N", help="N random points instead of the whole grid")
+    parser.add_argument("--seeds", type=whole_number(1), metavar="N", help="seeds per point; the same as num_seeds=N")
+    parser.add_argument("--random", type=whole_number(1), metavar="N", help="N random points instead of the whole grid")
     parser.add_argument(
-        "--at-once", type=int, metavar="N", help="runs trained together at most (default: what fits half the memory)"
+        "--at-once",
+        type=whole_number(1),
+        metavar="N",
+        help="runs trained together at most (default: what fits half the memory)",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/<config>_sweep_<timestamp>")
     parser.add_argument("--resume", action="store_true", help="continue the sweep in --out; finished parts are kept")
@@ -78,9 +81,6 @@ def parser() -> argparse.ArgumentParser:
 
 def command(argv: Sequence[str] | None) -> int:
     args = parser().parse_intermixed_args(argv)
-    for flag, number in (("--seeds", args.seeds), ("--random", args.random), ("--at-once", args.at_once)):
-        if number is not None and number < 1:
-            raise UsageError(f"argument {flag}: must be at least 1, not {number}")
     if args.resume and args.out is None:
         raise UsageError("--resume needs --out: the directory of the sweep to continue")
     # Imported here so that --help and mistyped flags answer at once.

@@ -1,12 +1,16 @@
-"""From a mapping to a validated section, or to one line that says what is wrong with it."""
+"""From a mapping to a validated section, or to one line that says what is wrong with it.
+
+Reading order: `validated`, what numbers are allowed anywhere, messages, suggestions.
+"""
 
 import difflib
 import json
+import math
 import typing
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from purerl.errors import ConfigError
 from purerl.yaml_rules import one_line, short
@@ -31,9 +35,71 @@ def validated(model: Any, data: dict[str, Any], where: Source, prefix: str, keys
     """
     try:
         # Strict JSON rules are the right ones for YAML: lists may become tuples, but nothing else is converted.
-        return model.model_validate_json(json.dumps(data), strict=True)
+        built = model.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         raise ConfigError(_message(error, where, prefix, keys)) from error
+    for key, value in _long_integers(built, prefix):
+        raise ConfigError(f"{where.of(key)}: {key} = {value}: must be between {-INT32_MAX} and {INT32_MAX}")
+    return built
+
+
+# Numbers
+
+FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
+FLOAT32_MIN = 2.0**-126
+"""Smaller ones are zero on the device: it has no subnormal numbers, and counts in single precision."""
+INT32_MAX = 2**31 - 1
+"""The device counts in 32 bits."""
+
+StepCount = Annotated[int, Field(gt=0, le=10**15)]
+"""Environment steps of a whole run: the host alone counts them, in Python's integers."""
+
+LogStd = Annotated[float, Field(ge=-20, le=20)]
+"""Logarithm of a standard deviation, whose square and inverse square single precision still has."""
+
+
+def require_representable(value: Any, where: Source, key: str = "") -> None:
+    """Raise ConfigError for the first number in `value`, a tree as read from YAML, that single precision lacks.
+
+    Before the schema, whose own rules may compute with the numbers; so it holds for every schema, and where none is.
+    """
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            require_representable(item, where, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            require_representable(item, where, key)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        wrong = not_representable(value)
+        if wrong:
+            raise ConfigError(f"{where.of(key)}: {key} = {short(value)}: {wrong}")
+
+
+def not_representable(number: float) -> str | None:
+    """What is wrong with a number as one of single precision, or None."""
+    if isinstance(number, float) and not math.isfinite(number):
+        return "must be a finite number"
+    if abs(number) > FLOAT32_MAX:
+        return f"must be at most {FLOAT32_MAX:.4g} in size, the largest number in single precision"
+    if 0 < abs(number) < FLOAT32_MIN:
+        return f"must be 0 or at least {FLOAT32_MIN:.4g} in size, the smallest number in single precision"
+    return None
+
+
+def _long_integers(value: Any, key: str, bounded: bool = False) -> Iterator[tuple[str, int]]:
+    """Keys of integers that the device cannot hold; a field with an upper bound of its own has said what it takes."""
+    if isinstance(value, BaseModel):
+        for name, field in type(value).model_fields.items():
+            own = any(hasattr(rule, "le") or hasattr(rule, "lt") for rule in field.metadata)
+            yield from _long_integers(getattr(value, name), f"{key}.{name}" if key else name, own)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _long_integers(item, key)
+    elif isinstance(value, int) and not bounded and abs(value) > INT32_MAX:
+        yield key, value
+
+
+# Messages
 
 
 def _message(error: ValidationError, where: Source, prefix: str, keys: Sequence[str]) -> str:

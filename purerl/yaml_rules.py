@@ -12,6 +12,9 @@ import yaml
 
 from purerl.errors import ConfigError
 
+MOST_DIGITS = 1000
+"""Of a whole number; Python refuses to read much longer ones."""
+
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: typing.ClassVar[dict] = {}
@@ -40,6 +43,15 @@ def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     return {str(loader.construct_object(key)): loader.construct_object(value, deep=True) for key, value in node.value}
 
 
+def _int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    digits = node.value.replace("_", "")
+    if len(digits) > MOST_DIGITS:
+        raise yaml.constructor.ConstructorError(
+            problem=f"a number of {len(digits)} digits", problem_mark=node.start_mark
+        )
+    return int(digits)
+
+
 def _float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float | int:
     text = node.value.replace("_", "").lower()
     value = float(text.replace(".inf", "inf").replace(".nan", "nan"))
@@ -58,7 +70,7 @@ def _build_yaml() -> None:
     _Loader.add_implicit_resolver(f"{tag}null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
     _Loader.add_implicit_resolver(f"{tag}merge", re.compile(r"^(?:<<)$"), ["<"])
     _Loader.add_constructor(f"{tag}map", _mapping)
-    _Loader.add_constructor(f"{tag}int", lambda loader, node: int(node.value.replace("_", "")))
+    _Loader.add_constructor(f"{tag}int", _int)
     _Loader.add_constructor(f"{tag}float", _float)
     Dumper.add_implicit_resolver(f"{tag}float", re.compile(rf"^(?:{_FLOAT})$"), numbers)
 

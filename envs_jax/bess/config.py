@@ -42,7 +42,7 @@ class BessConfig(BaseModel):
     val_dates: DateRanges | None = Field(None, description="with no dates given: next 15 %")
     test_dates: DateRanges | None = Field(None, description="with no dates given: last 15 %")
     k_per_season: int = Field(5, ge=1)
-    split_seed: int = 0
+    split_seed: int = Field(0, ge=0)
     synthetic_days: int = Field(0, ge=0, description="add this many days of the synthetic market to training")
 
     degradation_model: WearModel = "nonlinear"

@@ -41,13 +41,14 @@ from purerl.learn.trajectory import remembered_values
 from purerl.nets.actions import Actions, action_range
 from purerl.nets.networks import Network, NetworkConfig, initial_carry
 from purerl.types import Algorithm
+from purerl.validation import StepCount
 
 
 class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["apg"] = "apg"
-    total_env_steps: int = Field(2_000_000, gt=0)
+    total_env_steps: StepCount = 2_000_000
     num_envs: int = Field(64, gt=0, description="environments stepped in parallel")
     steps_per_update: int = Field(32, gt=0, description="steps of the window that is differentiated")
     gamma: float = Field(0.99, ge=0, le=1)

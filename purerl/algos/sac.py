@@ -43,6 +43,7 @@ from purerl.nets.critics import Critics
 from purerl.nets.networks import Network, NetworkConfig
 from purerl.nets.policies import SoftPolicy
 from purerl.types import Algorithm
+from purerl.validation import LogStd, StepCount
 
 WIDE = NetworkConfig(hidden_sizes=(256, 256))
 
@@ -51,7 +52,7 @@ class Config(ReplayConfig):
     """Keys of SAC beside those of `ReplayConfig`."""
 
     name: Literal["sac"] = "sac"
-    total_env_steps: int = Field(100_000, gt=0)
+    total_env_steps: StepCount = 100_000
     num_envs: int = Field(1, gt=0, description="environments stepped in parallel")
     steps_per_update: int = Field(1, gt=0, description="steps of every environment per update call")
     sequence_length: int = Field(1, gt=0, description="1: transitions; otherwise the episode length")
@@ -69,8 +70,8 @@ class Config(ReplayConfig):
         "auto", description="auto: minus the number of action components; for choices target_entropy_share"
     )
     target_entropy_share: float = Field(0.5, ge=0, le=1, description="of the log of the number of (legal) choices")
-    log_std_min: float = Field(-10.0, description="of the normal before squashing")
-    log_std_max: float = 2.0
+    log_std_min: LogStd = Field(-10.0, description="of the normal before squashing")
+    log_std_max: LogStd = 2.0
     noise_correlation: float = Field(0.0, ge=0, lt=1, description="of exploration noise from one step to the next")
     guided_warmup: bool = Field(False, description="warm up with the environment's rule instead of uniform actions")
     actor: NetworkConfig = WIDE

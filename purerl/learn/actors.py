@@ -21,6 +21,7 @@ from purerl.nets import policies
 from purerl.nets.actor_critic import ActorCritic
 from purerl.nets.networks import NetworkConfig, initial_carry
 from purerl.nets.policies import Continuous
+from purerl.validation import LogStd, StepCount
 
 TANH = NetworkConfig(hidden_sizes=(64, 64), activation="tanh")
 
@@ -31,7 +32,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    total_env_steps: int = Field(500_000, gt=0)
+    total_env_steps: StepCount = 500_000
     num_envs: int = Field(4, gt=0, description="environments stepped in parallel")
     steps_per_update: int = Field(128, gt=0, description="steps of every environment per update call")
     epochs: int = Field(4, ge=1)
@@ -52,7 +53,7 @@ class Settings(BaseModel):
     optimizer_eps: float = Field(1e-5, gt=0)
     max_grad_norm: float = Field(0.5, gt=0)
     policy: Continuous = Field("normal", description="of continuous actions")
-    initial_log_std: float = 0.0
+    initial_log_std: LogStd = 0.0
     normalize_obs: bool = False
     normalize_reward: bool = Field(False, description="divide by the running std of the discounted return")
     shared_parameters: bool = Field(True, description="false: every agent has networks of its own")

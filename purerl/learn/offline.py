@@ -28,6 +28,7 @@ from purerl.nets.actions import Actions
 from purerl.nets.networks import Network, NetworkConfig, initial_carry
 from purerl.nets.policies import SoftPolicy
 from purerl.types import Algorithm
+from purerl.validation import LogStd
 
 INSIDE = 0.999
 """Recorded actions are cloned up to this share of the half range: a squashed normal cannot reach the bounds."""
@@ -47,8 +48,8 @@ class OfflineConfig(BaseModel):
     lr_schedule: Schedule = Schedule()
     optimizer: OptimizerName = "adam"
     max_grad_norm: float = Field(1.0, gt=0)
-    log_std_min: float = Field(-5.0, description="of the squashed normal; recorded rules would drive it to -infinity")
-    log_std_max: float = 2.0
+    log_std_min: LogStd = Field(-5.0, description="of the squashed normal; recorded rules would drive it to -infinity")
+    log_std_max: LogStd = 2.0
     actor: NetworkConfig = NetworkConfig(hidden_sizes=(256, 256))
 
     @model_validator(mode="after")

@@ -39,7 +39,7 @@ class Schedule(BaseModel):
 
     def factor(self, env_steps: jax.Array, total_env_steps: int) -> jax.Array:
         """Share of the base value after `env_steps` of training."""
-        done = jnp.clip(env_steps / total_env_steps, 0.0, 1.0)
+        done = jnp.clip(env_steps / float(total_env_steps), 0.0, 1.0)  # as an integer it may need more than 32 bits
         match self.type:
             case "constant":
                 return jnp.ones(())

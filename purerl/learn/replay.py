@@ -25,6 +25,7 @@ from purerl.learn.twin_critics import critics_of
 from purerl.nets.actions import Actions, Choices
 from purerl.nets.critics import CriticArch, Critics, Reduction
 from purerl.nets.networks import NetworkConfig, initial_carry
+from purerl.validation import StepCount
 
 IDLE = 0.05
 """Actions up to this magnitude (in units) count as idle in the report of the warm-up."""
@@ -35,7 +36,7 @@ class ReplayConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    total_env_steps: int = Field(52_800, gt=0)
+    total_env_steps: StepCount = 52_800
     num_envs: int = Field(22, gt=0, description="environments stepped in parallel")
     steps_per_update: int = Field(24, gt=0, description="steps of every environment per update call")
     sequence_length: int = Field(24, gt=0, description="1: transitions; otherwise the episode length")

@@ -5,13 +5,13 @@ first axis, batch the second. Parameters are plain dicts.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from purerl.nets.gru import gru_sequence, gru_step, init_gru
 from purerl.nets.lstm import init_lstm, lstm_sequence, lstm_step
@@ -36,15 +36,22 @@ CELLS = {
 }
 
 
+Width = Annotated[int, Field(ge=1, le=65_536)]
+"""Units of a layer, filters or the side of a picture."""
+MOST_LAYERS = 100
+
+
 class ConvConfig(BaseModel):
     """Convolutions over an observation that is a picture, without padding."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    grid: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
+    grid: tuple[Width, Width, Width] = Field(
         description="height, width and planes of the observation before it was flattened"
     )
-    features: tuple[PositiveInt, ...] = Field((16,), min_length=1, description="filters of every layer")
+    features: tuple[Width, ...] = Field(
+        (16,), min_length=1, max_length=MOST_LAYERS, description="filters of every layer"
+    )
     kernel: int = Field(3, ge=1, description="height and width of the filters")
     stride: int = Field(1, ge=1)
 
@@ -68,10 +75,10 @@ class NetworkConfig(BaseModel):
 
     conv: ConvConfig | None = Field(None, description="look at the observation as a picture first")
     cell: Literal["lstm", "gru"] = Field("lstm", description="kind of the recurrent layers")
-    lstm_hidden_size: int = Field(0, ge=0, description="width of the recurrent layers; 0: feed-forward")
-    lstm_num_layers: int = Field(1, ge=1, description="recurrent layers")
+    lstm_hidden_size: int = Field(0, ge=0, le=65_536, description="width of the recurrent layers; 0: feed-forward")
+    lstm_num_layers: int = Field(1, ge=1, le=MOST_LAYERS, description="recurrent layers")
     lstm_skip: bool = Field(False, description="show the head the observation beside the recurrent output")
-    hidden_sizes: tuple[int, ...] = (64, 64)
+    hidden_sizes: tuple[Width, ...] = Field((64, 64), max_length=MOST_LAYERS)
     activation: Activation = "relu"
 
     @property

@@ -211,7 +211,7 @@ def test_every_checkpoint_can_be_scored(finished_run, tmp_path, name, epoch):
         (["--run", "{run}", "--checkpoint", "newest"], "'newest' is not best, latest or the number of an epoch"),
         (["--run", "{run}", "--checkpoint", "5"], "no checkpoint '5' (have epochs: 4, 6)"),
         (["--run", "{run}", "--split", "tset"], "--split tset: track has train, val, test"),
-        (["--run", "{run}", "--episodes", "0"], "--episodes 0: must be at least 1"),
+        (["--run", "{run}", "--episodes", "0"], "argument --episodes: must be at least 1, not 0"),
         (["--run", "{run}", "--data", "{tmp}/none.csv"], "none.csv: no such file"),
         (["--run", "{run}", "--scenario", "storm"], "unknown key 'env.scenario'"),
         (["--run", "{run}", "algo.capacity=3"], "only env.key=value can differ"),

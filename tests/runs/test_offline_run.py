@@ -78,7 +78,7 @@ def test_a_trained_policy_is_evaluated_without_its_data(offline, tmp_path, capsy
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--behaviour", "random", "--episodes", "0"], "--episodes 0: must be at least 1"),
+        (["--behaviour", "random", "--episodes", "0"], "argument --episodes: must be at least 1, not 0"),
         (["--behaviour", "random", "--episodes", "x"], "argument --episodes: invalid int value"),
         (["--behaviour", "random:-1", "--episodes", "3"], "'random:-1': needs a name, a positive share"),
         (["--behaviour", "random:1:0.1", "--episodes", "3"], "random actions take no noise"),

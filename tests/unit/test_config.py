@@ -2,11 +2,13 @@
 
 import json
 
+import jax.numpy as jnp
 import pytest
 
 from purerl import config
 from purerl.config import config_hash, first_difference, load_config
 from purerl.errors import ConfigError
+from purerl.learn.optimizers import Schedule
 from purerl.yaml_rules import parse_yaml
 
 MINIMAL = """
@@ -124,12 +126,45 @@ def test_the_algorithm_reads_back_the_resolved_section(minimal):
         (".a=1", "write dotted.key=value"),
         ("seed.x=1", "'seed' is 1 and has no keys"),
         ("seed=[1", "override 'seed=[1': the value is not YAML"),
+        ("algo.actor_lr=.inf", "override: algo.actor_lr = inf: must be a finite number"),
+        ("algo.actor_lr=1e400", "algo.actor_lr = inf: must be a finite number"),
+        (f"algo.actor_lr={'9' * 400}", "must be at most 3.403e+38 in size, the largest number in single precision"),
+        (f"algo.actor_lr={'9' * 5000}", "the value is not YAML: a number of 5000 digits"),
+        ("algo.updates_per_step=.inf", "algo.updates_per_step = inf: must be a finite number"),
+        ("algo.exploration.final_noise_std=-.inf", "algo.exploration.final_noise_std = -inf: must be a finite number"),
+        ("reward_scale=1e-300", "override: reward_scale = 1e-300: must be 0 or at least 1.175e-38 in size"),
+        ("reward_scale=1e39", "reward_scale = 1e+39: must be at most 3.403e+38"),
+        ("env.limits.grid.poi_power_limit_mw=.inf", "env.limits.grid.poi_power_limit_mw = inf: must be a finite"),
+        ("algo.lr_schedule={type: piecewise, points: [[0, 1], [1, .nan]]}", "algo.lr_schedule.points = nan: must be"),
+        ("env={name: 'gymnax:Pendulum-v1', g: .nan}", "env.g = nan: must be a finite number"),
+        ("algo.num_envs=3000000000", "algo.num_envs = 3000000000: must be between -2147483647 and 2147483647"),
+        ("algo.total_env_steps=1000000000000000000000", "algo.total_env_steps = 1000000000000000000000: must be less"),
+        ("algo.actor.hidden_sizes=[64, 0]", "algo.actor.hidden_sizes.1 = 0: must be greater than or equal to 1"),
+        ("algo.actor.hidden_sizes=[-1]", "algo.actor.hidden_sizes.0 = -1: must be greater than or equal to 1"),
+        ("algo.critic.hidden_sizes=[1000000000]", "must be less than or equal to 65536"),
+        ("algo.actor.lstm_hidden_size=1000000000", "must be less than or equal to 65536"),
+        ("evaluation.streaks={perfect: 0}", "evaluation.streaks.perfect = 0: must be greater than 0"),
+        ("seed=2147483648", "seed = 2147483648: must be less than 2147483648"),
+        ("num_seeds=2147483648", "seed 42 and num_seeds 2147483648: the last seed must be below 2^31"),
+        ("num_devices=1000000000", "num_devices = 1000000000: must be less than or equal to 1024"),
     ],
 )
 def test_errors_name_key_and_remedy(minimal, override, expected):
     if override == "seed.x=1":
         minimal.write_text(MINIMAL + "seed: 1\n")
     assert expected in fails(minimal, override)
+
+
+def test_the_last_seed_must_fit_too(minimal):
+    assert load_config(minimal, ["seed=2147483646", "num_seeds=2"]).num_seeds == 2
+    with pytest.raises(ConfigError, match=r"seed 2147483647 and num_seeds 2: the last seed must be below 2\^31"):
+        load_config(minimal, ["seed=2147483647", "num_seeds=2"])
+
+
+def test_a_budget_may_need_more_than_32_bits(minimal):
+    """The host counts environment steps; schedules divide by their number on the device."""
+    assert load_config(minimal, ["algo.total_env_steps=10_000_000_000"]).algo["total_env_steps"] == 10**10
+    assert float(Schedule(type="linear").factor(jnp.float32(25e8), 10**10)) == pytest.approx(0.75)
 
 
 def test_errors_of_the_file_name_the_file(minimal):
