@@ -43,7 +43,7 @@ def command(argv: Sequence[str] | None) -> int:
     configs = load_suite(config_path, [*args.overrides, *seed])
 
     from purerl.report.closing import conclude
-    from purerl.run import directory, process, session
+    from purerl.run import metadata, process, session
 
     process.select_device(configs[0])
     run_dir = args.run_dir or default_run_dir(config_path)
@@ -52,7 +52,7 @@ def command(argv: Sequence[str] | None) -> int:
     for config in configs:
         member_dir = run_dir / config.env["name"].rpartition("/")[2]
         code = session.run(config, member_dir, args.resume and member_dir.exists(), conclude)
-        if code != session.EXIT_OK or not directory.is_complete(member_dir):
+        if code != session.EXIT_OK or not metadata.is_complete(member_dir):
             return code
     return session.EXIT_OK
 

@@ -21,6 +21,7 @@ from purerl.errors import ConfigError
 from purerl.report import condition_figures, style
 from purerl.run import evaluation, runs
 from purerl.run.evaluation import choose_cases, rollout_cases
+from purerl.run.files import write_csv
 from purerl.run.runs import Run
 from purerl.types import Algorithm, Policy
 
@@ -200,7 +201,8 @@ def _short(value: float) -> str:
 
 def write_shifts(report: Mapping[str, Any], run_dir: Path) -> list[Path]:
     """`eval/shifts.csv` and a figure for every number; returns the files."""
-    table = _write_csv(report["shifts"], run_dir / "eval" / "shifts.csv")
+    table = run_dir / "eval" / "shifts.csv"
+    write_csv(table, report["shifts"])
     rows = pd.DataFrame(report["shifts"])
     figures = {f"shifts_{name}": condition_figures.shift_figure(rows, name) for name in report["columns"]}
     return [table, *style.save_figures(figures, run_dir / "plots")]
@@ -298,13 +300,8 @@ def scenario_tables(report: Mapping[str, Any]) -> list[Any]:
 
 def write_scenarios(report: Mapping[str, Any], run_dir: Path) -> list[Path]:
     """`eval/scenarios.csv` and `plots/scenarios.png`; returns the files."""
-    table = _write_csv(report["cells"], run_dir / "eval" / "scenarios.csv")
+    table = run_dir / "eval" / "scenarios.csv"
+    write_csv(table, report["cells"])
     trained = {row["pilot"]: row["trained_on"] for row in report["cells"]}
     figure = condition_figures.matrix_figure(matrices(report), trained)
     return [table, *style.save_figures({"scenarios": figure}, run_dir / "plots")]
-
-
-def _write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_csv(path, index=False, float_format="%.9g", lineterminator="\n")
-    return path

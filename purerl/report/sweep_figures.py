@@ -1,6 +1,5 @@
 """Figures of a sweep: scores over the swept values, learning curves."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from matplotlib.transforms import ScaledTranslation
 from purerl.errors import ConfigError
 from purerl.report.statistics import interquartile_mean
 from purerl.report.style import BASELINE_COLORS
+from purerl.run.files import read_json, read_table
 
 LOST_COLOR = "tab:red"
 ROOM_FOR_A_TICK = 0.09
@@ -29,13 +29,15 @@ def sweep_figure(sweep_dir: Path) -> Figure:
     many. More, or random points: a panel for each key, every point in all of them.
 
     Raises:
-        ConfigError: no finished sweep there.
+        ConfigError: no finished sweep there. DamagedError: a file that cannot be read.
     """
     path = sweep_dir / "summary.csv"
     if not path.exists():
         raise ConfigError(f"{sweep_dir}: no summary.csv; point to the directory of a finished sweep")
-    report = json.loads((sweep_dir / "sweep.json").read_text())
-    summary, curves = pd.read_csv(path), pd.read_csv(sweep_dir / "curves.csv")
+    remedy = "delete metadata.json and repeat the command of the sweep with --resume: what was trained is kept"
+    report = read_json(sweep_dir / "sweep.json", remedy, ["definition", "keys", "points", "best", "unit", "seeds"])
+    summary = read_table(path, remedy, ["point", "iqm", "low", "high"])
+    curves = read_table(sweep_dir / "curves.csv", remedy, ["point", "seed", "env_steps", "score"])
     keys = list(report["keys"])
     alone = report["definition"]["random"] is None and len(keys) <= 2
     panels = 1 if alone else min(len(keys), KEY_PANELS_UP_TO)

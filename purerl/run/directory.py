@@ -1,6 +1,5 @@
-"""The directory of a run: opening it, refusing to mix runs, and what its metadata say."""
+"""The directory of a run: opening it, refusing to mix runs, and its first metadata."""
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,7 +7,7 @@ from purerl.config import RunConfig, config_hash, first_difference, load_config
 from purerl.errors import ConfigError
 from purerl.run import files, logs
 from purerl.run.files import write_json
-from purerl.run.metadata import now, surroundings
+from purerl.run.metadata import now, read_metadata, surroundings
 from purerl.run.program import Plan
 from purerl.run.runs import CALIBRATION, Run
 
@@ -29,12 +28,6 @@ def check_run_dir(config: RunConfig, run_dir: Path, resume: bool, flag: str = "-
         raise ConfigError(f"{run_dir}: holds a run with another configuration: {difference}")
 
 
-def is_complete(run_dir: Path) -> bool:
-    """Whether nothing is left to do for the run of a directory."""
-    metadata = json.loads((run_dir / "metadata.json").read_text()) if (run_dir / "metadata.json").exists() else {}
-    return metadata.get("status") in ("finished", "early_stopped")
-
-
 def open_run_dir(config: RunConfig, run_dir: Path, trained: Run) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -49,8 +42,7 @@ def open_run_dir(config: RunConfig, run_dir: Path, trained: Run) -> None:
 
 def first_metadata(config: RunConfig, plan: Plan, resumed_dir: Path | None) -> dict[str, Any]:
     """What does not change while the run lasts. `sessions` counts the processes that worked on it."""
-    path = resumed_dir / "metadata.json" if resumed_dir else None
-    earlier = json.loads(path.read_text()) if path and path.exists() else {}
+    earlier = read_metadata(resumed_dir, warn=True) if resumed_dir else {}
     return {
         "algorithm": config.algo["name"],
         "environment": config.env["name"],

@@ -1,7 +1,6 @@
 """A run as a value: built from a configuration, opened from its directory, its policies read back."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,6 +14,7 @@ from envs_jax.base import Environment
 from purerl.config import RunConfig, algorithm_module, load_config
 from purerl.errors import ConfigError
 from purerl.run import checkpoint
+from purerl.run.files import read_json
 from purerl.types import Algorithm, Policy
 
 CALIBRATION = Path("checkpoints") / "calibration.json"
@@ -81,7 +81,8 @@ def open_run(run_dir: Path, overrides: Sequence[str] = ()) -> Run:
         if not override.startswith("env."):
             raise ConfigError(f"override '{override}': only env.key=value can differ from the trained run")
     calibration = run_dir / CALIBRATION
-    stored = json.loads(calibration.read_text()) if calibration.exists() else None
+    remedy = "restore it: the policy was trained with the numbers in it"
+    stored = read_json(calibration, remedy) if calibration.exists() else None
     return build(load_config(path, overrides), stored)
 
 

@@ -18,10 +18,10 @@ import numpy as np
 
 from purerl.config import RunConfig, config_hash
 from purerl.run import checkpoint, display, logs, metrics, stopping
-from purerl.run.directory import Status, check_run_dir, first_metadata, is_complete, open_run_dir
+from purerl.run.directory import Status, check_run_dir, first_metadata, open_run_dir
 from purerl.run.evaluation import Evaluate, Result, make_evaluate
-from purerl.run.files import write_json
-from purerl.run.metadata import now
+from purerl.run.files import sealed, write_json
+from purerl.run.metadata import is_complete, now, write_metadata
 from purerl.run.process import stop_signals
 from purerl.run.program import Plan, plan_of, program_of
 from purerl.run.runs import Run, build
@@ -270,7 +270,7 @@ class _Session:
             result = self.evaluate(policy, settings.split, settings.episodes, settings.seed)
         scores, summary = result.score.policy, result.summary()
         report = {"epoch": counters.epoch, **result.to_json()}
-        write_json(self.run_dir / "eval" / f"epoch_{counters.epoch:06d}.json", report)
+        write_json(self.run_dir / "eval" / f"epoch_{counters.epoch:06d}.json", sealed(report))
         counters.stops = stopping.after_evaluation(counters.stops, settings, summary, result.score.milestones)
         if not self.config.checkpointing.save_best:
             return False, summary
@@ -328,7 +328,7 @@ class _Session:
         with self._timed("evaluation_s"):
             result = self.evaluate(policy, split, settings.episodes, settings.final_seed, with_values=True)
         report = {"epoch": self.counters.epoch, **result.to_json(), "config_hash": config_hash(self.config)}
-        write_json(self.run_dir / "eval" / f"final_{split}.json", report)
+        write_json(self.run_dir / "eval" / f"final_{split}.json", sealed(report))
         if self.env.report is not None and self.env.report.whole:  # all episodes would be too much to write
             self._write_few(policy, split, settings.final_seed, f"final_{split}", singly=False)
         else:
@@ -395,7 +395,7 @@ class _Session:
             "session": session,
             **more,
         }
-        write_json(self.run_dir / "metadata.json", values)
+        write_metadata(self.run_dir, values)
 
 
 def _in_replay(path: str) -> bool:

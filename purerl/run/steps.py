@@ -49,10 +49,4 @@ def _one_episode(records: Records, seed: int, position: int) -> dict[str, Any]:
 
 def _rows(columns: Mapping[str, Any], length: int) -> list[dict[str, Any]]:
     whole = {name: np.broadcast_to(np.asarray(values), (length,)) for name, values in columns.items()}
-    return [{name: _plain(values[t]) for name, values in whole.items()} for t in range(length)]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.floating):
-        return "" if np.isnan(value) else f"{value:.9g}"
-    return value.item() if isinstance(value, np.generic) else value
+    return [{name: values[t] for name, values in whole.items()} for t in range(length)]

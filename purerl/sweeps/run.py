@@ -3,26 +3,23 @@
 Reading order: `Definition`, `run` and its directory, the report (statistics, best point, its final score), the tables.
 """
 
-import csv
-import io
 import json
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from purerl.config import RunConfig, config_hash, load_config
-from purerl.errors import ConfigError
+from purerl.errors import ConfigError, DamagedError
 from purerl.report.statistics import CONFIDENCE, RESAMPLES, bootstrap_interval, interquartile_mean
 from purerl.report.tables import print_table
 from purerl.run import files
-from purerl.run.directory import check_run_dir, is_complete
+from purerl.run.directory import check_run_dir
 from purerl.run.evaluation import make_evaluate
-from purerl.run.files import write_json
-from purerl.run.metadata import now, surroundings
+from purerl.run.files import read_json, sealed, write_csv, write_json
+from purerl.run.metadata import is_complete, now, read_metadata, surroundings, write_metadata
 from purerl.run.process import stop_signals
 from purerl.run.session import EXIT_DIVERGED, EXIT_OK
 from purerl.sweeps.points import Axes, Point, Range, label
@@ -49,11 +46,11 @@ def read_definition(out: Path) -> Definition:
     """What a directory was begun with.
 
     Raises:
-        FileNotFoundError: no sweep was begun there.
+        FileNotFoundError: no sweep was begun there. DamagedError: it cannot be read.
     """
     if not (out / "sweep.json").exists():
         raise FileNotFoundError(f"{out}: nothing to resume (no sweep.json)")
-    stored = json.loads((out / "sweep.json").read_text())["definition"]
+    stored = read_json(out / "sweep.json", "repeat the whole command with --resume", ["definition"])["definition"]
     axes = {key: Range(**v) if isinstance(v, dict) else v for key, v in stored["swept"].items()}
     return Definition(
         load_config(out / "config.yaml"), axes, stored["points"], stored["random"], stored["at_once"]
@@ -75,15 +72,13 @@ def run(asked: Definition, out: Path, resume: bool) -> int:
         return EXIT_OK
     started, metadata = time.monotonic(), _metadata(out, resume)
 
-    def write_metadata(status: str, **more: Any) -> None:
+    def note(status: str, **more: Any) -> None:
         seconds = round(metadata["wall_clock_s"] + time.monotonic() - started, 3)
-        write_json(
-            out / "metadata.json", {**metadata, **more, "status": status, "updated": now(), "wall_clock_s": seconds}
-        )
+        write_metadata(out, {**metadata, **more, "status": status, "updated": now(), "wall_clock_s": seconds})
 
     def begin() -> None:
         _open_directory(asked, out)
-        write_metadata("running")
+        note("running")
 
     config = asked.config
     with stop_signals() as stop_requested:
@@ -97,14 +92,14 @@ def run(asked: Definition, out: Path, resume: bool) -> int:
             begin=begin,
         )
     if trained is None:
-        write_metadata("interrupted")
+        note("interrupted")
         print(f"interrupted and saved; continue with --resume --out {out}")
         return EXIT_OK
     report = report_of(trained, out / "parts" / "bounds")
-    write_json(out / "sweep.json", {"definition": asked.to_json(), **report})
+    write_json(out / "sweep.json", sealed({"definition": asked.to_json(), **report}))
     write_tables(trained, report, out)
     _draw(out)
-    write_metadata("finished", times=report["times"])
+    note("finished", times=report["times"])
     print_table(table_of(report))
     if report["best"] is None:
         print("error: every point diverged", file=sys.stderr)
@@ -117,7 +112,11 @@ def _check_directory(asked: Definition, out: Path, resume: bool) -> None:
     check_run_dir(asked.config, out, resume, "--out")
     if not resume:
         return
-    before, after = read_definition(out).to_json(), asked.to_json()
+    try:
+        before, after = read_definition(out).to_json(), asked.to_json()
+    except DamagedError as error:  # whether the parts are this sweep's is checked when they are claimed
+        print(f"warning: {error}; written anew", file=sys.stderr)
+        return
     for name in ("random", "at_once"):
         if before[name] != after[name]:
             flag = f"--{name.replace('_', '-')}"
@@ -133,7 +132,7 @@ def _check_directory(asked: Definition, out: Path, resume: bool) -> None:
 def _open_directory(asked: Definition, out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "sweep.json", {"definition": asked.to_json()})
+        write_json(out / "sweep.json", sealed({"definition": asked.to_json()}))
         files.write_text(out / "config.yaml", asked.config.to_yaml())
     except OSError as error:
         raise ConfigError(f"{out}: directory cannot be written: {error.strerror}") from error
@@ -141,8 +140,7 @@ def _open_directory(asked: Definition, out: Path) -> None:
 
 def _metadata(out: Path, resume: bool) -> dict[str, Any]:
     """What does not change while this process works. `sessions` counts the processes that worked on the sweep."""
-    path = out / "metadata.json"
-    earlier = json.loads(path.read_text()) if resume and path.exists() else {}
+    earlier = read_metadata(out, warn=True) if resume else {}
     return {
         "created": earlier.get("created", now()),
         "sessions": earlier.get("sessions", 0) + 1,
@@ -269,32 +267,18 @@ def write_tables(trained: Sweep, report: dict[str, Any], out: Path) -> None:
         {
             "point": point["point"],
             **{key: _cell(point["values"].get(key, "")) for key in columns},
-            **{name: np.nan if point[name] is None else point[name] for name in ("iqm", "low", "high")},
+            **{name: point[name] for name in ("iqm", "low", "high")},
             "seeds": len(point["scores"]),
             "diverged": len(point["diverged"]),
         }
         for point in report["points"]
     ]
     for name, rows in (("table", table), ("summary", summary), ("curves", curves)):
-        files.write_text(out / f"{name}.csv", _csv(rows))
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _number(value) for name, value in row.items()} for row in rows)
-    return text.getvalue()
+        write_csv(out / f"{name}.csv", rows)
 
 
 def _cell(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, list | dict | bool) or value is None else value
-
-
-def _number(value: Any) -> Any:
-    if not isinstance(value, float):
-        return value
-    return "" if np.isnan(value) else f"{value:.9g}"
 
 
 def table_of(report: dict[str, Any]) -> Any:

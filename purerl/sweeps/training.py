@@ -4,7 +4,6 @@ Reading order: `Sweep`, `train_points`, a group, the files of finished and unfin
 """
 
 import dataclasses
-import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from purerl.config import RunConfig, config_hash
 from purerl.errors import ConfigError
 from purerl.run import checkpoint
 from purerl.run.evaluation import make_evaluate
-from purerl.run.files import write_json
+from purerl.run.files import read_json, sealed, write_json
 from purerl.run.runs import Run, policy_like
 from purerl.sweeps.lanes import Lane, Part, Progress, Report, compile_for, lanes_of, train_part
 from purerl.sweeps.points import Group, Point, groups_of, how_swept, label, point_configs, without_effect
@@ -112,9 +111,10 @@ def train_points(
 def _claim(directory: Path, hashes: list[str], seeds: int) -> None:
     """A directory belongs to one sweep; what it holds of another must not pass for this one's."""
     owner, path = {"points": hashes, "seeds": seeds}, directory / "points.json"
-    if path.exists() and json.loads(path.read_text()) != owner:
+    remedy = "delete it if the parts beside it are of this sweep"
+    if path.exists() and read_json(path, remedy) != owner:
         raise ConfigError(f"{directory}: holds parts of another sweep")
-    write_json(path, owner)
+    write_json(path, sealed(owner))
 
 
 def _announce(config, points, seeds, groups, keys, report: Report) -> None:
@@ -191,12 +191,12 @@ class _Files(NamedTuple):
 
     def lanes_at_once(self) -> int | None:
         """As decided when the sweep was started, perhaps on a machine with other memory."""
-        path = self._path(".json")
-        return json.loads(path.read_text())["lanes_at_once"] if path and path.exists() else None
+        path, remedy = self._path(".json"), "delete the folder that it is in: its parts are trained again"
+        return read_json(path, remedy, ["lanes_at_once"])["lanes_at_once"] if path and path.exists() else None
 
     def write_layout(self, size: int) -> None:
         if path := self._path(".json"):
-            write_json(path, {"lanes_at_once": size})
+            write_json(path, sealed({"lanes_at_once": size}))
 
     def states(self, start: int) -> Path | None:
         return self._path(f"_from_{start:05d}")
