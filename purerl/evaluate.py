@@ -46,9 +46,9 @@ def parser() -> argparse.ArgumentParser:
 def command(argv: Sequence[str] | None) -> int:
     args = _sorted_out(parser().parse_intermixed_args(argv))
     # Imported here so that --help and mistyped flags answer at once.
-    from purerl.config import load_config
     from purerl.errors import ConfigError
     from purerl.run import process
+    from purerl.run.stored_config import read_config
 
     if args.shift is not None and args.scenarios is not None:
         raise ConfigError("--shift and --scenarios are two commands; give one of them")
@@ -56,10 +56,8 @@ def command(argv: Sequence[str] | None) -> int:
         raise ConfigError("--scenario and --scenarios are two commands; give one of them")
     if len(args.run) > 1 and args.scenarios is None:
         raise ConfigError("--run: several runs are compared with --scenarios; else give one")
-    for run_dir in args.run:
-        if not (run_dir / "config.yaml").exists():
-            raise FileNotFoundError(f"{run_dir}: not a run directory (no config.yaml)")
-    process.select_device(load_config(args.run[0] / "config.yaml"))
+    configs = [read_config(run_dir) for run_dir in args.run]
+    process.select_device(configs[0])
     report = _score(args) if args.shift is None and args.scenarios is None else _deployed(args)
     if args.json:
         from purerl.run import files
@@ -85,11 +83,12 @@ def _is_override(word: str) -> bool:
 
 def _opened(args: argparse.Namespace, run_dir: Path) -> Any:
     """The run of a directory with its policy: `purerl.report.conditions.Trained`."""
-    from purerl.config import config_hash, load_config
+    from purerl.config import config_hash
     from purerl.report import conditions
     from purerl.run import runs
+    from purerl.run.stored_config import read_config
 
-    trained = load_config(run_dir / "config.yaml")
+    trained = read_config(run_dir)
     run = runs.open_run(run_dir, _overrides(args, trained.env_settings()))
     policy, meta = runs.read_policy(run_dir, run, args.checkpoint)
     facts = {

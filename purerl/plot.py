@@ -28,14 +28,13 @@ def parser() -> argparse.ArgumentParser:
 
 def command(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
-    from purerl.config import load_config
     from purerl.errors import ConfigError
 
     if args.command == "training":
         from purerl.run import process
+        from purerl.run.stored_config import read_config
 
-        if (args.run / "config.yaml").exists():
-            process.select_device(load_config(args.run / "config.yaml"))
+        process.select_device(read_config(args.run))
         from purerl.report.draw import draw_run
 
         paths = draw_run(args.run, args.out, args.all, args.episodes)

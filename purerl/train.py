@@ -38,15 +38,18 @@ def command(argv: Sequence[str] | None) -> int:
         raise ConfigError("--resume needs --run-dir: the directory of the run to continue")
     if args.config is None and not args.resume:
         raise ConfigError("--config FILE is missing")
-    config_path = args.config or args.run_dir / "config.yaml"
     seed = [f"seed={args.seed}"] if args.seed is not None else []
-    configs = load_suite(config_path, [*args.overrides, *seed])
+    overrides = [*args.overrides, *seed]
+    # A mistake in a configuration is told before JAX is imported.
+    given = load_suite(args.config, overrides) if args.config is not None else []
 
     from purerl.report.closing import conclude
     from purerl.run import metadata, process, session
+    from purerl.run.stored_config import read_config
 
+    configs = given or [read_config(args.run_dir, overrides)]
     process.select_device(configs[0])
-    run_dir = args.run_dir or default_run_dir(config_path)
+    run_dir = args.run_dir or default_run_dir(args.config)
     if len(configs) == 1:
         return session.run(configs[0], run_dir, args.resume, conclude)
     for config in configs:

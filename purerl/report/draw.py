@@ -26,12 +26,12 @@ def draw_run(
 
     import envs_jax
     from envs_jax.episodes import Material
-    from purerl.config import load_config
     from purerl.report import style, training_figures
+    from purerl.run.stored_config import read_config
 
     drawn = training_figures.training_figures(run_dir)
     report = training_figures.final_report(run_dir)
-    name = load_config(run_dir / "config.yaml").env["name"]
+    name = read_config(run_dir).env["name"]
     figures = envs_jax.figure_function(name)  # found without loading the environment's data
     if report is not None and figures is not None:
         steps = pd.read_csv(next((run_dir / "eval").glob(f"*_final_{report['split']}.csv")))

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from purerl.config import RunConfig, config_hash, first_difference, load_config
+from purerl.config import RunConfig, config_hash, first_difference
 from purerl.errors import ConfigError
-from purerl.run import files, logs
+from purerl.run import logs
 from purerl.run.files import write_json
 from purerl.run.metadata import now, read_metadata, surroundings
 from purerl.run.program import Plan
 from purerl.run.runs import CALIBRATION, Run
+from purerl.run.stored_config import CONFIG, read_config, write_config
 
 Status = Literal["running", "finished", "early_stopped", "interrupted", "diverged"]
 
@@ -20,10 +21,9 @@ def check_run_dir(config: RunConfig, run_dir: Path, resume: bool, flag: str = "-
         if run_dir.is_dir() and any(run_dir.iterdir()):
             raise ConfigError(f"{run_dir}: run directory is not empty; add --resume or choose another {flag}")
         return
-    stored = run_dir / "config.yaml"
-    if not stored.exists():
-        raise ConfigError(f"{run_dir}: nothing to resume (no config.yaml); start it without --resume")
-    difference = first_difference(load_config(stored), config)
+    if not (run_dir / CONFIG).exists():
+        raise ConfigError(f"{run_dir}: nothing to resume (no {CONFIG}); start it without --resume")
+    difference = first_difference(read_config(run_dir), config)
     if difference:
         raise ConfigError(f"{run_dir}: holds a run with another configuration: {difference}")
 
@@ -31,7 +31,7 @@ def check_run_dir(config: RunConfig, run_dir: Path, resume: bool, flag: str = "-
 def open_run_dir(config: RunConfig, run_dir: Path, trained: Run) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        files.write_text(run_dir / "config.yaml", config.to_yaml())  # first: from here on it can be resumed
+        write_config(run_dir, config)  # first: from here on it can be resumed
         for name in ("checkpoints", "eval", "plots", "policy", logs.TENSORBOARD_NAME):
             (run_dir / name).mkdir(exist_ok=True)
     except OSError as error:

@@ -11,10 +11,11 @@ import numpy as np
 import envs_jax
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
-from purerl.config import RunConfig, algorithm_module, load_config
+from purerl.config import RunConfig, algorithm_module
 from purerl.errors import ConfigError
 from purerl.run import checkpoint
 from purerl.run.files import read_json
+from purerl.run.stored_config import read_config
 from purerl.types import Algorithm, Policy
 
 CALIBRATION = Path("checkpoints") / "calibration.json"
@@ -71,19 +72,17 @@ def open_run(run_dir: Path, overrides: Sequence[str] = ()) -> Run:
     """The run of a directory, with the calibration it was trained with even if overrides bring other data.
 
     Raises:
-        FileNotFoundError: not a run directory.
+        FileNotFoundError: not a run directory. DamagedError: its configuration or calibration is.
         ConfigError: an override that is not `env.key=value`, or does not fit.
     """
-    path = run_dir / "config.yaml"
-    if not path.exists():
-        raise FileNotFoundError(f"{run_dir}: not a run directory (no config.yaml)")
     for override in overrides:
         if not override.startswith("env."):
             raise ConfigError(f"override '{override}': only env.key=value can differ from the trained run")
+    config = read_config(run_dir, overrides)
     calibration = run_dir / CALIBRATION
     remedy = "restore it: the policy was trained with the numbers in it"
     stored = read_json(calibration, remedy) if calibration.exists() else None
-    return build(load_config(path, overrides), stored)
+    return build(config, stored)
 
 
 def read_policy(run_dir: Path, run: Run, name: CheckpointName) -> tuple[Policy, dict[str, Any]]:

@@ -11,17 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from purerl.config import RunConfig, config_hash, load_config
+from purerl.config import RunConfig, config_hash
 from purerl.errors import ConfigError, DamagedError
 from purerl.report.statistics import CONFIDENCE, RESAMPLES, bootstrap_interval, interquartile_mean
 from purerl.report.tables import print_table
-from purerl.run import files
 from purerl.run.directory import check_run_dir
 from purerl.run.evaluation import make_evaluate
 from purerl.run.files import read_json, sealed, write_csv, write_json
 from purerl.run.metadata import is_complete, now, read_metadata, surroundings, write_metadata
 from purerl.run.process import stop_signals
 from purerl.run.session import EXIT_DIVERGED, EXIT_OK
+from purerl.run.stored_config import read_config, write_config
 from purerl.sweeps.points import Axes, Point, Range, label
 from purerl.sweeps.training import Sweep, train_points
 
@@ -53,7 +53,7 @@ def read_definition(out: Path) -> Definition:
     stored = read_json(out / "sweep.json", "repeat the whole command with --resume", ["definition"])["definition"]
     axes = {key: Range(**v) if isinstance(v, dict) else v for key, v in stored["swept"].items()}
     return Definition(
-        load_config(out / "config.yaml"), axes, stored["points"], stored["random"], stored["at_once"]
+        read_config(out), axes, stored["points"], stored["random"], stored["at_once"]
     )  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def _open_directory(asked: Definition, out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "sweep.json", sealed({"definition": asked.to_json()}))
-        files.write_text(out / "config.yaml", asked.config.to_yaml())
+        write_config(out, asked.config)
     except OSError as error:
         raise ConfigError(f"{out}: directory cannot be written: {error.strerror}") from error
 
