@@ -1,11 +1,11 @@
 """Trained policies outside training: `load_policy` for Python, `python -m purerl.export` for everything else.
 
 An exported policy is the greedy actor as a serialised `jax.export` artefact with its numbers inside and a symbolic
-batch size, plus a small JSON text. It runs with jax and numpy alone: `notebooks/deploy_example.py`.
+batch size, plus a small JSON text. It runs without this package, with jax, numpy and flatbuffers, which jax.export
+reads it with and does not install: `notebooks/deploy_example.py`, which checks the checksums of file or folder, too.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from purerl.cli import Parser, checkpoint_name, run_command
 if TYPE_CHECKING:
     from purerl.run.runs import CheckpointName
 
-DESCRIPTION = """Write the greedy actor of a run as a file that runs with jax and numpy alone."""
+DESCRIPTION = """Write the greedy actor of a run as a file that runs with jax, numpy and flatbuffers alone."""
 
 FORMAT = "purerl-policy-1"
 
@@ -161,24 +161,53 @@ def _symbolic_shape(initial_carry: Callable[[int], Any], index: int) -> tuple[in
     return tuple(a if a == b else None for a, b in zip(shape(2), shape(3), strict=True))
 
 
+def check_out(out: Path) -> None:
+    """Refuse what would be overwritten, or a name that promises another format.
+
+    Raises:
+        ConfigError: see above.
+    """
+    from purerl.errors import ConfigError
+
+    if out.suffix not in ("", ".npz"):
+        raise ConfigError(f"--out {out}: write a .npz file, or a folder, whose name has no suffix")
+    if out.exists() and (out.suffix or not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"--out {out}: exists already and is not overwritten; delete it or choose another name")
+
+
 def write_exported(exported: Exported, out: Path) -> None:
-    """One `.npz` file, or a directory with `policy.jaxexport` and `policy.json`."""
+    """One `.npz` file, whose zip format has a CRC-32 of all that is in it, or a folder with `policy.jaxexport`,
+    `policy.json` and their digests in `SHA256SUMS`, as `sha256sum --check` reads it.
+
+    Raises:
+        ConfigError: see `check_out`.
+    """
+    import hashlib
+    import io
+
     import numpy as np
 
-    text = json.dumps(exported.metadata, indent=2)
+    from purerl.run import files
+
+    check_out(out)
+    text = files.json_text(exported.metadata)
     if out.suffix == ".npz":
         out.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(out, artefact=np.frombuffer(exported.artefact, np.uint8), metadata=np.array(text))
+        packed = io.BytesIO()
+        np.savez(packed, artefact=np.frombuffer(exported.artefact, np.uint8), metadata=np.array(text))
+        files.write_bytes(out, packed.getvalue())
         return
     out.mkdir(parents=True, exist_ok=True)
-    (out / "policy.jaxexport").write_bytes(exported.artefact)
-    (out / "policy.json").write_text(text + "\n")
+    parts = {"policy.jaxexport": exported.artefact, "policy.json": text.encode()}
+    sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in parts.items())
+    for name, data in {**parts, "SHA256SUMS": sums.encode()}.items():
+        files.write_bytes(out / name, data)
 
 
 def parser() -> argparse.ArgumentParser:
     parser = Parser("python -m purerl.export", DESCRIPTION)
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="directory of a run")
-    parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="a .npz file, or a directory")
+    parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="a new .npz file or folder")
     parser.add_argument(
         "--checkpoint", type=checkpoint_name, default="best", metavar="best|latest|EPOCH", help="default: best"
     )
@@ -188,6 +217,7 @@ def parser() -> argparse.ArgumentParser:
 
 def command(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
+    check_out(args.out)  # before the seconds that the rest takes
     exported = export_policy(load_policy(args.run, args.checkpoint, args.seed_index))
     write_exported(exported, args.out)
     print(f"{args.out}: {len(exported.artefact):,} bytes, obs {exported.metadata['obs']['shape']}")

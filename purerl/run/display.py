@@ -46,8 +46,13 @@ def _plain_lines(epochs: int, done: int) -> Display:
 
 
 def _status(epoch: Epoch) -> str:
-    means = epoch.means()
+    means, evaluation = epoch.means(), epoch.evaluation
     rates = f"{epoch.timing['env_steps_per_s']:,.0f} env steps/s, {epoch.timing['gradient_steps_per_s']:,.0f} updates/s"
-    values = {"return": means.get("episode/return"), "eval": epoch.evaluation.get("eval_score")}
-    shown = [f"{name} {value:.4g}" for name, value in values.items() if value is not None and math.isfinite(value)]
+    # What a score means: its unit, and where there is a bound how much of it was reached.
+    values = {
+        "return {:.4g}": means.get("episode/return"),
+        f"eval {{:.4g}} {epoch.score_unit}": evaluation.get("eval_score"),
+        "{:.4g} % of bound": evaluation.get("eval_percent_of_bound"),
+    }
+    shown = [text.format(value) for text, value in values.items() if value is not None and math.isfinite(value)]
     return ", ".join([rates, *shown])

@@ -9,6 +9,8 @@ import csv
 import io
 import json
 import os
+import re
+import secrets
 import struct
 import sys
 import time
@@ -18,10 +20,11 @@ from typing import Any, NamedTuple
 
 from purerl.config import Logging, RunConfig
 from purerl.errors import ConfigError
-from purerl.run.files import write_text
+from purerl.run.files import damaged, read_text, write_text
 from purerl.run.metrics import EPISODE_PREFIX, Series, by_seed, mean_over_seeds
 
 CSV_NAME, JSONL_NAME, TENSORBOARD_NAME = "training_progress.csv", "metrics.jsonl", "tensorboard"
+WANDB_NAME = "wandb_id"
 EVALUATION_COLUMNS = ("eval_score", "eval_return", "eval_percent_of_bound", "eval_q_start_bias")
 TIMING_COLUMNS = ("wall_clock_s", "env_steps_per_s", "gradient_steps_per_s")
 SINGLE_UPDATES_UP_TO = 50
@@ -38,6 +41,8 @@ class Epoch(NamedTuple):
     gradient_steps: int
     episode: int
     metrics: dict[str, Series]
+    score_unit: str
+    """Of `eval_score`; empty where this epoch was not evaluated."""
     evaluation: dict[str, float | None]
     """`EVALUATION_COLUMNS` where this epoch was evaluated, and the streaks of the environment's milestones, if any."""
     timing: dict[str, float]
@@ -239,12 +244,23 @@ def _wandb_writer(run_dir: Path, config: RunConfig) -> Writer:
 
     settings = config.logging.wandb
     assert settings is not None
-    # One identity per run directory, so that a resumed run continues its own curves.
     run = wandb.init(
         project=settings.project, entity=settings.entity, name=settings.name or run_dir.name, mode=settings.mode,
-        id=run_dir.resolve().name, resume="allow", dir=str(run_dir), config=config.model_dump(mode="json"),
+        id=_wandb_identity(run_dir / WANDB_NAME), resume="allow", dir=str(run_dir),
+        config=config.model_dump(mode="json"),
     )  # fmt: skip
     return Writer(lambda epoch: run.log(_csv_row(epoch), step=epoch.clock), run.finish)
+
+
+def _wandb_identity(path: Path) -> str:
+    """Drawn once for a run directory and kept there: a resumed run continues its own curves, and nobody else's."""
+    if not path.exists():
+        write_text(path, f"{secrets.token_hex(8)}\n")
+    remedy = "delete it to log the rest of the run under a new identity"
+    identity = read_text(path, remedy).strip()
+    if not re.fullmatch("[0-9a-f]{16}", identity):
+        raise damaged(path, "not 16 hexadecimal digits", remedy)
+    return identity
 
 
 def _saturation_warning(settings: Logging) -> Writer:

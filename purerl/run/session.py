@@ -212,12 +212,12 @@ class _Session:
         self._count_bands(done)
         last = self.counters.epoch == self.plan.epochs
         settings = self.config.evaluation
-        is_new_best, summary = self._evaluate() if last or self._due(settings.every_epochs) else (False, {})
+        is_new_best, unit, summary = self._evaluate() if last or self._due(settings.every_epochs) else (False, "", {})
         summary |= self._streaks()
         if self._due(settings.quick_every_epochs):
             self._quick_evaluation()
         self.counters.wall_clock_s = self.wall_clock_before_s + time.monotonic() - self.started
-        record = self._record(done.series, summary, seconds)
+        record = self._record(done.series, unit, summary, seconds)
         # Logs first: whatever a checkpoint contains has been logged, so resuming only ever has to cut logs back.
         log.write(record)
         due = self._due(self.config.checkpointing.every_epochs)
@@ -226,7 +226,7 @@ class _Session:
         screen.show(record)
         return None
 
-    def _record(self, series: dict[str, metrics.Series], summary, seconds: float) -> logs.Epoch:
+    def _record(self, series: dict[str, metrics.Series], unit: str, summary, seconds: float) -> logs.Epoch:
         a, update = self.algorithm, self.counters.epoch * self.plan.updates_per_epoch
         rate = self.plan.updates_per_epoch * self.config.num_seeds / seconds
         return logs.Epoch(
@@ -237,6 +237,7 @@ class _Session:
             gradient_steps=update * a.gradient_steps_per_update,
             episode=self.counters.episodes,
             metrics=series,
+            score_unit=unit,
             evaluation=summary,
             timing={
                 "wall_clock_s": self.counters.wall_clock_s,
@@ -262,8 +263,8 @@ class _Session:
     def _due(self, every: int | None) -> bool:
         return every is not None and self.counters.epoch % every == 0
 
-    def _evaluate(self) -> tuple[bool, dict[str, float | None]]:
-        """Score the current policies; returns whether their mean is the best so far, and what to log."""
+    def _evaluate(self) -> tuple[bool, str, dict[str, float | None]]:
+        """Score the current policies; returns whether their mean is the best so far, its unit, and what to log."""
         settings, counters = self.config.evaluation, self.counters
         policy = self.program.policy(self.state)
         with self._timed("evaluation_s"):
@@ -273,13 +274,13 @@ class _Session:
         write_json(self.run_dir / "eval" / f"epoch_{counters.epoch:06d}.json", sealed(report))
         counters.stops = stopping.after_evaluation(counters.stops, settings, summary, result.score.milestones)
         if not self.config.checkpointing.save_best:
-            return False, summary
+            return False, result.score.unit, summary
         mean = float(np.mean(scores)), float(np.mean(result.returns))
         is_new_best = counters.best_mean is None or mean > counters.best_mean
         counters.best_mean = mean if is_new_best else counters.best_mean
         self.best_policy = _merge_best(counters, self.best_policy, policy, scores, result.returns)
         self._write_policy("best", self.best_policy)
-        return is_new_best, summary
+        return is_new_best, result.score.unit, summary
 
     def _count_bands(self, done: metrics.Chunk) -> None:
         rule = self.config.evaluation.bands
