@@ -32,7 +32,7 @@ import record
 
 from purerl.config import RunConfig, load_config
 from purerl.learn import sharding
-from purerl.run.program import make_train, plan_of, program_of_lanes
+from purerl.run.program import make_train, program_of_lanes
 from purerl.run.runs import build
 from purerl.sweeps.lanes import lanes_of
 from purerl.sweeps.points import groups_of, point_configs
@@ -155,7 +155,7 @@ def sweep_command(args: argparse.Namespace) -> dict[str, Any]:
 def measure(args: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
     runs = len(args.rates) * args.seeds
     algorithm = build(config).algorithm
-    env_steps = plan_of(algorithm.num_updates, config.epochs).updates * algorithm.env_steps_per_update
+    env_steps = algorithm.num_updates * algorithm.env_steps_per_update
     together = one_call(config, args.rates, args.seeds, args.repeats)
     together_s = statistics.median(together.train_s)
     alone = sequential_calls(config.model_copy(update={"num_devices": 1}), args.rates, args.calls)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load_config", "load_policy", "make_train"]
 
-_HOME = {"load_config": "purerl.config", "load_policy": "purerl.export", "make_train": "purerl.runner"}
+_HOME = {"load_config": "purerl.config", "load_policy": "purerl.export", "make_train": "purerl.run.program"}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from serve import Run, serve
 
 from purerl.config import load_config
 from purerl.learn import sharding
-from purerl.run.program import plan_of, scan_updates
+from purerl.run.program import scan_updates
 from purerl.run.runs import build as build_run
 
 
@@ -20,7 +20,7 @@ def build(request: dict[str, Any]) -> tuple[Run, float]:
     sharding.provide_cpu_devices(devices, threads=devices)
     config = load_config(request["config"], [f"algo.total_env_steps={env_steps}"])
     algorithm = build_run(config).algorithm
-    updates = plan_of(algorithm.num_updates, 1).updates
+    updates = algorithm.num_updates
     init, update = algorithm.init, algorithm.update
     if seeds > 1:
         init, update = jax.vmap(init, (0, None)), sharding.for_each_seed(update, algorithm.vectorise_seeds)

@@ -8,7 +8,7 @@ from purerl.errors import ConfigError
 from purerl.run import logs
 from purerl.run.files import write_json
 from purerl.run.metadata import now, read_metadata, surroundings
-from purerl.run.program import Plan
+from purerl.run.plan import Plan
 from purerl.run.runs import CALIBRATION, Run
 from purerl.run.stored_config import CONFIG, read_config, write_config
 
@@ -52,6 +52,7 @@ def first_metadata(config: RunConfig, plan: Plan, resumed_dir: Path | None) -> d
         "sessions": earlier.get("sessions", 0) + 1,
         "config_hash": config_hash(config),
         "epochs": plan.epochs,
+        "updates": plan.updates,
         "updates_per_epoch": plan.updates_per_epoch,
         **surroundings(),
     }

@@ -1,6 +1,6 @@
 """The compiled parts of a run, and a whole run as one pure function.
 
-Reading order: the plan of a run, `make_train`, `Program` (the functions that the host loop calls). Chunked and
+Reading order: `make_train`, `Program` (the functions that the host loop calls). Chunked and
 whole-run training give the same bits because both scan the same `update`.
 """
 
@@ -18,21 +18,6 @@ from purerl.run.runs import build
 from purerl.types import Algorithm
 
 
-class Plan(NamedTuple):
-    epochs: int
-    updates_per_epoch: int
-
-    @property
-    def updates(self) -> int:
-        return self.epochs * self.updates_per_epoch
-
-
-def plan_of(num_updates: int, epochs: int) -> Plan:
-    """Equal epochs, as near to the wanted number as whole updates allow; never more updates than `num_updates`."""
-    per_epoch = max(1, round(num_updates / epochs))
-    return Plan(max(1, num_updates // per_epoch), min(per_epoch, num_updates))
-
-
 def make_train(config: RunConfig | str | Path) -> Callable[..., tuple[Any, dict[str, Any]]]:
     """The whole run as a pure function `train(key, hparams=None) -> (state, metrics)`; metrics are stacked [updates].
 
@@ -44,14 +29,13 @@ def make_train(config: RunConfig | str | Path) -> Callable[..., tuple[Any, dict[
     algorithm = build(config).algorithm
     if algorithm.read_data is not None:
         algorithm.read_data()
-    plan = plan_of(algorithm.num_updates, config.epochs)
     spread = sharding.spread_of(config.num_devices, num_seeds=1)
 
     def train(key: jax.Array, hparams: Any = None) -> tuple[Any, dict[str, Any]]:
         if hparams is None:
             # Behind the barrier they are data, as in a chunked run; XLA would otherwise fold them into the loop.
             hparams = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, algorithm.hparams))
-        whole_run = spread.over(lambda state: scan_updates(algorithm.update, state, plan.updates))
+        whole_run = spread.over(lambda state: scan_updates(algorithm.update, state, algorithm.num_updates))
         return whole_run(algorithm.init(key, hparams))
 
     return train

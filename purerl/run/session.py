@@ -22,8 +22,9 @@ from purerl.run.directory import Status, check_run_dir, first_metadata, open_run
 from purerl.run.evaluation import Evaluate, Result, make_evaluate
 from purerl.run.files import sealed, write_json
 from purerl.run.metadata import is_complete, now, write_metadata
+from purerl.run.plan import Plan, env_steps_after, plan_of
 from purerl.run.process import stop_signals
-from purerl.run.program import Plan, plan_of, program_of
+from purerl.run.program import program_of
 from purerl.run.runs import Run, build
 from purerl.run.steps import write_step_tables
 
@@ -109,6 +110,7 @@ class _Session:
         self.program = program_of(self.algorithm, self.config, plan.updates_per_epoch)
         self.evaluate: Evaluate = make_evaluate(self.algorithm, self.env, run_dir / "eval" / "bounds")
         self.counters = Counters()
+        self.chunks: dict[int, Any] = {}
         self.times = {"init_s": 0.0, "compile_s": 0.0, "train_s": 0.0, "evaluation_s": 0.0, "checkpoint_s": 0.0}
         self.started, self.wall_clock_before_s = time.monotonic(), 0.0
         agents, seen = self.env.num_agents or 1, self.env.observation_space(self.env.default_params).shape[-1]
@@ -154,12 +156,15 @@ class _Session:
 
     def _print_plan(self) -> None:
         a, plan, seeds = self.algorithm, self.plan, self.config.num_seeds
-        if (plan.epochs, plan.updates) != (self.config.epochs, a.num_updates):
+        if plan.epochs != self.config.epochs:
+            print(f"note: the run has only {plan.updates} updates, one for each of {plan.epochs} epochs")
+        elif plan.longer_epochs:
             print(
-                f"note: {a.num_updates} updates do not divide into {self.config.epochs} epochs; "
-                f"running {plan.epochs} epochs of {plan.updates_per_epoch}"
+                f"note: {plan.updates} updates do not divide into {plan.epochs} epochs; "
+                f"the last {plan.longer_epochs} have {plan.updates_per_epoch + 1} instead of {plan.updates_per_epoch}, "
+                "which is compiled as a second program"
             )
-        env_steps = a.warmup_env_steps + plan.updates * a.env_steps_per_update
+        env_steps = env_steps_after(a, plan.updates)
         print(
             f"{self.config.algo['name']} on {self.env.name}: {plan.epochs} epochs, {env_steps:,} env steps, "
             f"{plan.updates * a.gradient_steps_per_update:,} gradient steps{f' x {seeds} seeds' if seeds > 1 else ''}, "
@@ -170,14 +175,14 @@ class _Session:
     # Loop
 
     def run(self, stop_requested: Callable[[], bool]) -> int:
-        with self._timed("compile_s"):
-            chunk = self.program.chunk(self.state)
         done = self.counters.epoch
+        if done < self.plan.epochs:
+            self._chunk(self.plan.updates_of(done + 1))  # before the logs are opened: it may take a minute
         log = logs.open_logs(self.run_dir, self.config, done, self._clock(done))
         screen = display.open_display(self.config, self.plan.epochs, done)
         try:
             while self.counters.epoch < self.plan.epochs and self._stop_reason() is None and not stop_requested():
-                bad = self._epoch(chunk, log, screen, stop_requested)
+                bad = self._epoch(log, screen, stop_requested)
                 if bad:
                     return self._diverged(bad)
         finally:
@@ -196,9 +201,16 @@ class _Session:
         self._write_metadata("finished" if stop is None else "early_stopped", stop_reason=stop or "all epochs done")
         return EXIT_OK
 
-    def _epoch(self, chunk, log, screen, stop_requested) -> metrics.BadMetric | None:
+    def _chunk(self, updates: int) -> Any:
+        """So many updates, compiled when they are first asked for."""
+        if updates not in self.chunks:
+            with self._timed("compile_s"):
+                self.chunks[updates] = program_of(self.algorithm, self.config, updates).chunk(self.state)
+        return self.chunks[updates]
+
+    def _epoch(self, log, screen, stop_requested) -> metrics.BadMetric | None:
         """One chunk and all that follows it; a bad metric means that nothing of this chunk was kept."""
-        start = time.monotonic()
+        chunk, start = self._chunk(self.plan.updates_of(self.counters.epoch + 1)), time.monotonic()
         self.state, on_device = chunk(self.state)
         done = metrics.host_metrics(jax.device_get(on_device))
         seconds = time.monotonic() - start
@@ -227,8 +239,8 @@ class _Session:
         return None
 
     def _record(self, series: dict[str, metrics.Series], unit: str, summary, seconds: float) -> logs.Epoch:
-        a, update = self.algorithm, self.counters.epoch * self.plan.updates_per_epoch
-        rate = self.plan.updates_per_epoch * self.config.num_seeds / seconds
+        a, update = self.algorithm, self.plan.updates_after(self.counters.epoch)
+        rate = self.plan.updates_of(self.counters.epoch) * self.config.num_seeds / seconds
         return logs.Epoch(
             epoch=self.counters.epoch,
             update=update,
@@ -252,11 +264,10 @@ class _Session:
         """`logs.Epoch.clock` after an epoch."""
         if self.algorithm.env_steps_per_update:
             return self._env_steps(epoch)
-        return epoch * self.plan.updates_per_epoch * self.algorithm.gradient_steps_per_update
+        return self.plan.updates_after(epoch) * self.algorithm.gradient_steps_per_update
 
     def _env_steps(self, epoch: int) -> int:
-        updates = epoch * self.plan.updates_per_epoch
-        return self.algorithm.warmup_env_steps + updates * self.algorithm.env_steps_per_update
+        return env_steps_after(self.algorithm, self.plan.updates_after(epoch))
 
     # Evaluation
 
@@ -339,7 +350,7 @@ class _Session:
 
     def _diverged(self, bad: metrics.BadMetric) -> int:
         epoch = self.counters.epoch
-        update = epoch * self.plan.updates_per_epoch + bad.update + 1
+        update = self.plan.updates_after(epoch) + bad.update + 1
         kept = checkpoint.available(self.checkpoints)
         last = f"last good checkpoint: epoch {kept[-1]}" if kept else "no checkpoint had been written"
         seed = self.config.seed + bad.seed

@@ -19,7 +19,8 @@ import numpy as np
 from purerl.learn import sharding
 from purerl.run import checkpoint, metrics
 from purerl.run.evaluation import Evaluate
-from purerl.run.program import Chunk, Plan, Program, program_of_lanes
+from purerl.run.plan import Plan
+from purerl.run.program import Chunk, Program, program_of_lanes
 from purerl.sweeps.points import Group
 
 LANES_AT_ONCE = 256
@@ -58,7 +59,8 @@ class Compiled(NamedTuple):
     size: int
     program: Program
     init: Callable[[jax.Array, Any], Any]
-    chunk: Chunk
+    chunks: dict[int, Chunk]
+    """By the number of updates; two where epochs do not divide them."""
     seconds: float
 
 
@@ -69,15 +71,18 @@ def compile_for(group: Group, lanes: int, at_once: int | None, size: int | None)
     known, size = size is not None, size or part_size(lanes, at_once or LANES_AT_ONCE, devices)
     while True:
         spread = sharding.spread_of(config.num_devices, size)
-        program = program_of_lanes(group.run.algorithm, spread, group.plan.updates_per_epoch)
+        lengths = {group.plan.updates_of(1), group.plan.updates_of(group.plan.epochs)}
+        programs = {count: program_of_lanes(group.run.algorithm, spread, count) for count in lengths}
+        program = programs[max(lengths)]
         keys = jax.eval_shape(_keys, jnp.zeros(size, jnp.int32))
         hparams = jax.tree.map(lambda x, size=size: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), group.hparams)
         state = spread.placed_shapes(jax.eval_shape(program.init, keys, hparams))
-        chunk = program.chunk(state)
-        needed, allowed = _bytes_needed(chunk.program), MEMORY_SHARE * _memory_bytes(devices)
+        longest = program.chunk(state)
+        needed, allowed = _bytes_needed(longest.program), MEMORY_SHARE * _memory_bytes(devices)
         if known or at_once is not None or size <= devices or needed <= allowed:
             init = program.init.lower(keys, hparams).compile()  # type: ignore[attr-defined]
-            return Compiled(size, program, init, chunk, time.monotonic() - start)
+            chunks = {n: longest if n == max(lengths) else programs[n].chunk(state) for n in lengths}
+            return Compiled(size, program, init, chunks, time.monotonic() - start)
         size = part_size(lanes, min(int(size * allowed / needed), size - 1), devices)
 
 
@@ -169,7 +174,7 @@ def train_part(
     policies = None
     while progress.epoch < plan.epochs and not stop():
         start = time.monotonic()
-        state, on_device = compiled.chunk(state)
+        state, on_device = compiled.chunks[plan.updates_of(progress.epoch + 1)](state)
         series = metrics.host_metrics(jax.device_get(on_device)).series
         progress.seconds["train_s"] += time.monotonic() - start
         _note_divergence(progress, series, plan)
@@ -194,7 +199,7 @@ def _note_divergence(progress: Progress, series: Mapping[str, metrics.Series], p
         }  # fmt: skip
         first = metrics.first_bad_metric(alone)
         assert first is not None
-        update = progress.epoch * plan.updates_per_epoch + first.update + 1
+        update = plan.updates_after(progress.epoch) + first.update + 1
         progress.diverged.setdefault(str(lane), {"metric": first.name, "update": update})
 
 
@@ -203,7 +208,7 @@ def _note_scores(progress: Progress, evaluate: Evaluate, policies: Any, settings
     score = evaluate(policies, settings.split, settings.episodes, settings.seed).score
     scores = np.array(score.policy, np.float64)
     for lane in np.flatnonzero(~np.isfinite(scores)):
-        update = progress.epoch * plan.updates_per_epoch
+        update = plan.updates_after(progress.epoch)
         progress.diverged.setdefault(str(lane), {"metric": "score", "update": update})
     # What is not finite acts somehow, and an environment may well put a number on it.
     lost = [int(lane) for lane in progress.diverged]

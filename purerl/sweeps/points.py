@@ -19,7 +19,7 @@ import yaml
 from purerl.config import RunConfig, config_hash, resolve_config
 from purerl.errors import ConfigError
 from purerl.run.evaluation import rollout_cases
-from purerl.run.program import Plan, plan_of
+from purerl.run.plan import Plan, plan_of
 from purerl.run.runs import Run, build
 from purerl.yaml_rules import parse_yaml
 

@@ -18,6 +18,7 @@ from purerl.errors import ConfigError
 from purerl.run import checkpoint
 from purerl.run.evaluation import make_evaluate
 from purerl.run.files import read_json, sealed, write_json
+from purerl.run.plan import env_steps_after
 from purerl.run.runs import Run, policy_like
 from purerl.sweeps.lanes import Lane, Part, Progress, Report, compile_for, lanes_of, train_part
 from purerl.sweeps.points import Group, Point, groups_of, how_swept, label, point_configs, without_effect
@@ -174,10 +175,7 @@ def _own_lanes(group: Group, lanes: list[Lane], policies: Any, progress: Progres
 
 
 def _env_steps(group: Group, progress: Progress) -> list[int]:
-    algorithm, per_epoch = group.run.algorithm, group.plan.updates_per_epoch
-    return [
-        algorithm.warmup_env_steps + epoch * per_epoch * algorithm.env_steps_per_update for epoch in progress.epochs
-    ]
+    return [env_steps_after(group.run.algorithm, group.plan.updates_after(epoch)) for epoch in progress.epochs]
 
 
 class _Files(NamedTuple):

@@ -17,8 +17,9 @@ from helpers import arrays, assert_same_run, bits, logs
 import purerl
 from purerl import train
 from purerl.config import load_config
+from purerl.errors import ConfigError
 from purerl.run import checkpoint, display, program, runs, session
-from purerl.run.program import Plan, plan_of
+from purerl.run.plan import plan_of
 
 
 def last_state(run_dir, config_path, *overrides):
@@ -31,11 +32,37 @@ def last_state(run_dir, config_path, *overrides):
 
 @pytest.mark.parametrize(
     ("updates", "epochs", "plan"),
-    [(100, 100, (100, 1)), (100, 10, (10, 10)), (150, 100, (75, 2)), (7, 3, (3, 2)), (3, 10, (3, 1)), (1, 1, (1, 1))],
+    [
+        (100, 100, [1] * 100),
+        (100, 10, [10] * 10),
+        (150, 100, [1] * 50 + [2] * 50),
+        (7, 3, [2, 2, 3]),
+        (3, 10, [1, 1, 1]),
+        (1, 1, [1]),
+    ],
 )
-def test_plan_never_exceeds_the_updates_and_stays_near(updates, epochs, plan):
-    assert plan_of(updates, epochs) == Plan(*plan)
-    assert updates - plan[1] < plan_of(updates, epochs).updates <= updates
+def test_epochs_are_near_equal_and_hold_every_update(updates, epochs, plan):
+    planned = plan_of(updates, epochs)
+    assert [planned.updates_of(epoch) for epoch in range(1, planned.epochs + 1)] == plan
+    assert (planned.updates_after(0), planned.updates_after(planned.epochs)) == (0, updates)
+
+
+@pytest.mark.parametrize(("updates", "expected"), [(0, "shorter than one update"), (2**31, "the device counts to")])
+def test_a_run_has_a_number_of_updates_that_can_be_counted(updates, expected):
+    with pytest.raises(ConfigError, match=expected):
+        plan_of(updates, 10)
+
+
+def test_epochs_that_do_not_divide_the_updates_lose_none(config_file, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    assert train.main(["--config", str(config_file), "--run-dir", str(run_dir), "epochs=4"]) == 0
+    assert "18 updates do not divide into 4 epochs; the last 2 have 5 instead of 4" in capsys.readouterr().out
+    rows = logs(run_dir)["csv"]
+    assert [int(row["update"]) for row in rows] == [4, 8, 13, 18]
+    assert [int(row["env_steps"]) for row in rows] == [20 * (1 + update) for update in (4, 8, 13, 18)]
+    losses = [row["loss"] for row in logs(run_dir)["jsonl"]]
+    _, metrics = jax.jit(purerl.make_train(config_file))(jax.random.key(3))
+    assert losses == np.asarray(metrics["loss"], np.float64).tolist()
 
 
 def test_chunked_equals_whole_bit_for_bit(config_file, finished_run):
@@ -268,13 +295,6 @@ def test_weights_and_biases_gets_every_epoch_under_one_identity(config_file, tmp
     assert (settings["project"], settings["id"], settings["dir"]) == ("batteries", "run", str(run_dir))
     assert rows == [(20 + 60 * epoch, epoch) for epoch in range(1, 7)]
     assert end == "finish"
-
-
-def test_an_uneven_plan_is_announced(config_file, tmp_path, capsys):
-    overrides = ["epochs=4", "logging.progress=false"]
-    assert train.main(["--config", str(config_file), "--run-dir", str(tmp_path / "run"), *overrides]) == 0
-    out = capsys.readouterr().out
-    assert "18 updates do not divide into 4 epochs; running 4 epochs of 4" in out
 
 
 def test_quick_evaluation_writes_episodes_step_by_step(config_file, tmp_path):
