@@ -30,6 +30,7 @@ from purerl.learn.policy_gradient import Batch, clipped_surrogate, coefficients,
 from purerl.learn.returns import generalised_advantages
 from purerl.learn.trajectory import values_along
 from purerl.nets.policies import output_size
+from purerl.run.program import scan_updates
 from purerl.run.runs import build
 
 TIMES = 100
@@ -56,10 +57,11 @@ def parts(config: ppo.Config, env, env_params) -> dict[str, Callable[[], float]]
     """The parts of an update call as programs of their own, on a state that has learned for a while."""
     algorithm, actors = ppo.make(config, env, env_params), Actors(config, env, env_params, "PPO")
     nets = actors.nets
-    state = jax.jit(algorithm.init)(jax.random.key(0), algorithm.hparams)
-    state = jax.jit(lambda s: jax.lax.scan(lambda s, _: (algorithm.update(s)[0], None), s, length=SETTLED)[0])(state)
+    data = jax.tree.map(jnp.asarray, algorithm.load_data())
+    state = jax.jit(algorithm.init)(jax.random.key(0), algorithm.hparams, data)
+    state = jax.jit(lambda s, d: scan_updates(algorithm.update, s, d, SETTLED)[0])(state, data)
     h, learner, policy = state.hparams, state.learner, algorithm.policy(state)
-    worlds, recorded, _ = jax.jit(actors.record)(policy, state.worlds, jax.random.key(2))
+    worlds, recorded, _ = jax.jit(actors.record)(policy, env_params, state.worlds, jax.random.key(2))
     steps, actor_memory, _ = actors.seen(policy, recorded)
     memory = memory_of(steps, actor_memory, learner.critic_carry, config.recurrent)
 
@@ -70,11 +72,19 @@ def parts(config: ppo.Config, env, env_params) -> dict[str, Callable[[], float]]
 
     v_t, advantage = jax.jit(advantages)(learner.params["critic"], steps.reward)
     log_prob = nets.distribution(steps.outputs, steps.legal).log_prob(steps.raw_action)
-    data = Batch(
-        steps.obs, steps.critic_obs, steps.legal, steps.raw_action, steps.outputs, log_prob, v_t, advantage,
-        advantage + v_t, steps.weight,
-    )  # fmt: skip
-    rows = data if config.recurrent else jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), data)
+    batch = Batch(
+        obs=steps.obs,
+        critic_obs=steps.critic_obs,
+        legal=steps.legal,
+        raw_action=steps.raw_action,
+        old_outputs=steps.outputs,
+        old_log_prob=log_prob,
+        old_value=v_t,
+        advantage=advantage,
+        target=advantage + v_t,
+        weight=steps.weight,
+    )
+    rows = batch if config.recurrent else jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
 
     def touched(tree, number):
         """The same numbers, but nothing that a compiler may compute once for all repetitions."""
@@ -84,7 +94,7 @@ def parts(config: ppo.Config, env, env_params) -> dict[str, Callable[[], float]]
         return sum(jnp.sum(x).astype(jnp.float32) for x in jax.tree.leaves(tree))
 
     def one_rollout(worlds, key):
-        return actors.record(policy, worlds, key)[0]
+        return actors.record(policy, env_params, worlds, key)[0]
 
     def one_advantage(number, key):
         return total(advantages(touched(learner.params["critic"], number), steps.reward))
@@ -94,11 +104,11 @@ def parts(config: ppo.Config, env, env_params) -> dict[str, Callable[[], float]]
 
     def one_improvement(learner, key):
         c = coefficients(config, h, learner, jnp.zeros(()))
-        return improved(nets, config, partial(clipped_surrogate, clip=h.clip), learner, data, memory, key, c)[0]
+        return improved(nets, config, partial(clipped_surrogate, clip=h.clip), learner, batch, memory, key, c)[0]
 
     zero = jnp.zeros(())
     return {
-        "update": repeated(lambda state, key: algorithm.update(state)[0], state),
+        "update": repeated(lambda state, key: algorithm.update(state, data)[0], state),
         "roll_out": repeated(one_rollout, worlds),
         "values_and_advantages": repeated(one_advantage, zero),
         "shuffle": repeated(one_shuffle, zero),

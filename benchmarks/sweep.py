@@ -64,19 +64,21 @@ def one_call(config: RunConfig, rates: list[float], seeds: int, repeats: int) ->
     program = program_of_lanes(group.run.algorithm, spread, group.plan.updates)
     rows = jnp.asarray([lane.row for lane in lanes])
     hparams = jax.tree.map(lambda leaf: leaf[rows], group.hparams)
+    data = jax.tree.map(jnp.asarray, group.data)  # the points differ in `hparams` alone
+    placed = program.place_data(data)
 
     def start(first_seed: int) -> Any:
         keys = jax.vmap(jax.random.key)(first_seed + jnp.asarray([lane.seed for lane in lanes]))
-        return program.place(jax.block_until_ready(program.init(keys, hparams)))
+        return program.place(jax.block_until_ready(program.init(keys, hparams, data)))
 
     began = time.perf_counter()
     state = start(config.seed)
-    compiled = program.chunk(state)
+    compiled = program.chunk(state, placed)
     compile_s, seconds = time.perf_counter() - began, []
     for repeat in range(repeats):
         state = start(config.seed + repeat * seeds)
         began = time.perf_counter()
-        _, metrics = jax.block_until_ready(compiled(state))
+        _, metrics = jax.block_until_ready(compiled(state, placed))
         seconds.append(time.perf_counter() - began)
         assert bool(jnp.isfinite(metrics["value_loss"]).all())
     return Measured(compile_s, seconds)

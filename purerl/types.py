@@ -12,6 +12,20 @@ HParams = Any
 Metrics = dict[str, jax.Array]
 
 
+class Data(NamedTuple):
+    """What an update reads and does not change: an argument of `init` and `update`, never closed over.
+
+    So its numbers may differ between calls, seeds and sweep points without a second compilation, and nothing of it is
+    in a checkpoint or there once for every seed.
+    """
+
+    env_params: Any
+    """Of the environment that is learned from. Parameters of other policies may lie in them: an opponent, a micro
+    policy inside a macro environment."""
+    recorded: Any = None
+    """Recorded experience, None where updates learn from the environment."""
+
+
 class Algorithm(NamedTuple):
     """An algorithm bound to an environment and a configuration.
 
@@ -19,10 +33,11 @@ class Algorithm(NamedTuple):
     cut into chunks, and seeds or hyper-parameters are a `vmap` around it.
     """
 
-    init: Callable[[jax.Array, HParams], State]
-    """`(key, hparams)`: everything needed to resume, warm-up done."""
-    update: Callable[[State], tuple[State, Metrics]]
-    """`env_steps_per_update` environment steps and `gradient_steps_per_update` gradient steps; scalar metrics."""
+    init: Callable[[jax.Array, HParams, Data], State]
+    """`(key, hparams, data)`: everything needed to resume, warm-up done."""
+    update: Callable[[State, Data], tuple[State, Metrics]]
+    """`(state, data)`: `env_steps_per_update` environment steps and `gradient_steps_per_update` gradient steps; scalar
+    metrics."""
     policy: Callable[[State], Policy]
     """Parameters and frozen normaliser: all that acting needs."""
     act: Callable[[Policy, Carry, jax.Array, jax.Array | None, jax.Array, bool], tuple[jax.Array, Carry]]
@@ -31,6 +46,9 @@ class Algorithm(NamedTuple):
     """Recurrent state at the start of an episode for a batch shape (without the agent axis)."""
     hparams: HParams
     """The configuration's numbers that may be traced and swept: a dataclass of scalars."""
+    load_data: Callable[[], Data]
+    """The data of the configured run. Recorded experience is read here and not before, so that a trained policy acts,
+    is evaluated and exported where its data are not; raises what keeps the run from starting."""
     env_steps_per_update: int
     """0 where updates learn from recorded data alone: curves are then drawn over gradient steps."""
     gradient_steps_per_update: int
@@ -40,9 +58,10 @@ class Algorithm(NamedTuple):
     """Updates of the configured run."""
     vectorise_seeds: bool = True
     """Whether several seeds run fastest in one `vmap` on a CPU, too; not where one update fills the caches."""
-    q_values: Callable[[Policy, jax.Array, jax.Array], jax.Array] | None = None
-    """`(policy, obs [T, N, d], action [T, N, k])`: estimates [critics, T, N] along episodes, where defined."""
+    q_values: Callable[[Policy, jax.Array, jax.Array, Any], jax.Array] | None = None
+    """`(policy, obs [T, N, d], action [T, N, k], env_params)`: estimates [critics, T, N] along episodes, where
+    defined."""
     warmup_report: Callable[[State], Metrics] | None = None
     """`(fresh state)`: what the actions of the warm-up were like, as scalars for the screen."""
-    read_data: Callable[[], None] | None = None
-    """Reads recorded data that `update` needs and acting does not, or raises what keeps the run from starting."""
+    replay_field: str | None = None
+    """Field of the state that holds the replay, which a checkpoint may leave out."""

@@ -83,19 +83,21 @@ def our_update(obs: str, batch: int, updates: int, seeds: int | None, devices: i
     init, update = algorithm.init, algorithm.update
     keys = jax.random.key(0)
     if seeds is not None:
-        init, keys = jax.vmap(init, (0, None)), jax.random.split(keys, seeds)
+        init, keys = jax.vmap(init, (0, None, None)), jax.random.split(keys, seeds)
         update = sharding.for_each_seed(update, algorithm.vectorise_seeds)
     spread = sharding.spread_of(devices, seeds or 1)
-    state = spread.place(jax.jit(init)(keys, algorithm.hparams))
+    data = algorithm.load_data()
+    state = spread.place(jax.jit(init)(keys, algorithm.hparams, data))
+    data = spread.place_data(data)
     start = time.perf_counter()
-    once = spread.over(lambda state: scan_updates(update, state, 1))
-    compiled = jax.jit(once, donate_argnums=0).lower(state).compile()
+    once = spread.over(lambda state, data: scan_updates(update, state, data, 1))
+    compiled = jax.jit(once, donate_argnums=0).lower(state, data).compile()
     compile_s = time.perf_counter() - start
 
     def run() -> float:
         nonlocal state
         start = time.perf_counter()
-        state, metrics = jax.block_until_ready(compiled(state))
+        state, metrics = jax.block_until_ready(compiled(state, data))
         elapsed = time.perf_counter() - start
         if not all(bool(jnp.all(jnp.isfinite(metrics[name]))) for name in ("critic_loss", "actor_loss")):
             raise AssertionError("a loss is not finite")

@@ -40,7 +40,7 @@ from purerl.learn.returns import lambda_returns
 from purerl.learn.trajectory import remembered_values
 from purerl.nets.actions import Actions, action_range
 from purerl.nets.networks import Network, NetworkConfig, initial_carry
-from purerl.types import Algorithm
+from purerl.types import Algorithm, Data
 from purerl.validation import StepCount
 
 
@@ -177,7 +177,6 @@ class Bound(NamedTuple):
 
     config: Config
     env: Environment
-    env_params: Any
     agents: int
     obs_dim: int
     actions: Actions
@@ -185,7 +184,7 @@ class Bound(NamedTuple):
     critic: Network
 
 
-def bind(config: Config, env: Environment, env_params=None) -> Bound:
+def bind(config: Config, env: Environment, env_params) -> Bound:
     """
     Raises:
         ValueError: the environment is not differentiable, its actions are discrete or unbounded, or windows without a
@@ -203,19 +202,18 @@ def bind(config: Config, env: Environment, env_params=None) -> Bound:
             "set bootstrap to true or change it"
         )
     env = with_agent_axis(env)
-    env_params = env.default_params if env_params is None else env_params
     agents, obs_dim = env.observation_space(env_params).shape
     actions = action_range(env, env_params, config.output_activation)
     actor = Network(config.actor, obs_dim, actions.dim, out_scale=0.1)
     critic = Network(config.critic, obs_dim, 1)
-    return Bound(config, env, env_params, agents, obs_dim, actions, actor, critic)
+    return Bound(config, env, agents, obs_dim, actions, actor, critic)
 
 
 def seen(config: Config, obs_stats: RunningStats, obs):
     return standardised(obs_stats, obs) if config.normalize_obs else obs
 
 
-def roll_out(bound: Bound, params, state: State, key, noise_std):
+def roll_out(bound: Bound, env_params, params, state: State, key, noise_std):
     """One window with the actor `params`: `(worlds, steps, tally)` of `rollout.collect`, for this device's share."""
     config, actions = bound.config, bound.actions
 
@@ -231,7 +229,7 @@ def roll_out(bound: Bound, params, state: State, key, noise_std):
         return action * actions.unit, carry, actions.saturated(action)
 
     return rollout.collect(
-        bound.env, bound.env_params, state.worlds, choose, draw, key, config.steps_per_update, shared=True,
+        bound.env, env_params, state.worlds, choose, draw, key, config.steps_per_update, shared=True,
         whole_episodes=config.steps_per_update == bound.env.episode_length,
     )  # fmt: skip
 
@@ -246,9 +244,9 @@ def window_of(bound: Bound, steps: rollout.Steps, obs_stats: RunningStats) -> Wi
     return Window(obs, final_obs, reward, *flags)
 
 
-def actor_loss(params, bound: Bound, state: State, key, noise_std):
+def actor_loss(params, bound: Bound, env_params, state: State, key, noise_std):
     """Less of the window's value; and `(rolled, window, v_tp1, carry)`: what the rest of an update reads."""
-    rolled = roll_out(bound, params, state, key, noise_std)
+    rolled = roll_out(bound, env_params, params, state, key, noise_std)
     window = window_of(bound, rolled[1], state.obs_stats)
     v_tp1, carry = jnp.zeros_like(window.reward), None
     if state.critic is not None:
@@ -306,6 +304,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
     Raises:
         ValueError: as `bind`.
     """
+    env_params = env.default_params if env_params is None else env_params
     bound = bind(config, env, env_params)
     optimizer = make_optimizer(config.optimizer, config.max_grad_norm)
 
@@ -323,7 +322,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         memory = initial_carry(config.critic, (config.num_envs * bound.agents,))
         return Critic(params, target, optimizer.init(params), memory)
 
-    def init(key, hparams) -> State:
+    def init(key, hparams, data: Data) -> State:
         key_actor, key_critic, key_worlds, key_run = jax.random.split(key, 4)
         params = bound.actor.init(key_actor)
         memory = empty_memory((config.num_envs,))
@@ -331,21 +330,21 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
             actor=params,
             optimizer=optimizer.init(params),
             critic=first_critic(key_critic) if config.bootstrap else None,
-            worlds=rollout.start_worlds(bound.env, bound.env_params, key_worlds, config.num_envs, memory),
+            worlds=rollout.start_worlds(bound.env, data.env_params, key_worlds, config.num_envs, memory),
             obs_stats=empty_stats((bound.obs_dim,)),
             key=key_run,
             updates=jnp.zeros((), jnp.int32),
             hparams=hparams,
         )
 
-    def update(state: State):
+    def update(state: State, data: Data):
         h = state.hparams
         key, key_collect = jax.random.split(state.key)
         env_steps = state.updates * config.env_steps()
         factor = config.lr_schedule.factor(env_steps, config.total_env_steps)
         noise_std = h.noise_std * config.noise_schedule.factor(env_steps, config.total_env_steps)
         (loss, (rolled, window, v_tp1, carry)), gradient = jax.value_and_grad(actor_loss, has_aux=True)(
-            state.actor, bound, state, key_collect, noise_std
+            state.actor, bound, data.env_params, state, key_collect, noise_std
         )
         worlds, steps, tally = rolled
         gradient, loss, saturation = sharding.mean_over_shares((gradient, loss, jnp.mean(steps.extra)))
@@ -387,6 +386,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         act=act,
         initial_carry=empty_memory,
         hparams=traced(HParams, config),
+        load_data=lambda: Data(env_params),
         env_steps_per_update=config.env_steps(),
         gradient_steps_per_update=1 + config.bootstrap * config.critic_epochs * config.critic_minibatches,
         warmup_env_steps=0,

@@ -60,8 +60,8 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         params = actor.init(key)
         return Learner(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
-    def gradient_step(learner, batch, key, h):
-        del key
+    def gradient_step(learner, batch, key, h, env_params):
+        del key, env_params
 
         def loss(params):
             outputs = actor(params, batch.obs[:-1])

@@ -261,7 +261,8 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
             gradient_steps=jnp.zeros((), jnp.int32),
         )
 
-    def gradient_step(learner: Learner, batch: Sequences, key, h: HParams):
+    def gradient_step(learner: Learner, batch: Sequences, key, h: HParams, env_params):
+        here = nets._replace(critics=nets.critics.seeing(env_params))
         params, opt, stored = learner.params, learner.optimizer, batch.action
         batch = batch.replace(action=policy.actions.features(stored))  # type: ignore[attr-defined]
         key_next, key_actor, key_uniform, key_policy = jax.random.split(key, 4)
@@ -278,16 +279,16 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
             uniform = draw_for_batch(config, agents, lambda s: spread.draw_uniform(key_uniform, s), config.num_actions)
             drawn = candidates(policy, outputs, uniform, noise_of(key_policy, 2, config.num_actions))
 
-        y = targets(config, nets, learner.target, outputs, batch, alpha, h.gamma, noise_of(key_next))
+        y = targets(config, here, learner.target, outputs, batch, alpha, h.gamma, noise_of(key_next))
         (_, (error, gap, q, history)), critic_norm, critics, critic_opt = loss_step(
-            optimizer, lambda p: conservative_loss(nets, p, batch, y, drawn, weight), params.critics, opt.critics,
+            optimizer, lambda p: conservative_loss(here, p, batch, y, drawn, weight), params.critics, opt.critics,
             factor * h.critic_lr,
         )  # fmt: skip
         cloning = learner.gradient_steps < config.bc_updates
         noise = noise_of(key_actor)
         (policy_loss, entropy), actor_norm, actor_params, actor_opt = loss_step(
             optimizer,
-            lambda p: actor_loss(config, nets, p, params.critics, history, batch, stored, alpha, cloning, noise),
+            lambda p: actor_loss(config, here, p, params.critics, history, batch, stored, alpha, cloning, noise),
             params.actor, opt.actor, factor * h.actor_lr,
         )  # fmt: skip
         wanted = entropy_target(policy, h.target_entropy, h.target_entropy_share, before(batch.legal))
@@ -319,10 +320,10 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
             learner.gradient_steps + 1,
         ), metrics
 
-    def q_values(params, obs, action):
+    def q_values(params, obs, action, env_params):
         """Both critics' values [2, T, N] along sequences obs [T, N, d] with the actions taken [T, N, k]."""
         stored = policy.actions.stored(action[..., 0] if discrete else action)
-        return nets.critics.along(params.critics, obs, policy.actions.features(stored))
+        return nets.critics.seeing(env_params).along(params.critics, obs, policy.actions.features(stored))
 
     def policy_of(learner: Learner) -> Policy:
         return Policy(learner.params.actor, learner.params.critics)

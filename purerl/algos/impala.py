@@ -41,18 +41,21 @@ from purerl.learn.actors import Actors, Policy, RollOut, Settings, traced
 from purerl.learn.minibatches import memory_of, relative_weight, weighted_mean
 from purerl.learn.policy_gradient import (
     Batch,
+    Common,
     Learner,
+    Lesson,
     clipped_surrogate,
     coefficients,
     first_learners,
     improved,
+    lesson_of,
     obs_stats_of,
     policy_of,
     rewards_of,
 )
 from purerl.learn.returns import vtrace_advantages, vtrace_errors
-from purerl.learn.trajectory import Trajectory, values_along
-from purerl.types import Algorithm
+from purerl.learn.trajectory import values_along
+from purerl.types import Algorithm, Data
 
 LOG_LIMIT = float(np.log(2.0))
 """Of mu / pi_target: IMPACT's rho."""
@@ -135,6 +138,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
     Raises:
         ValueError: a continuous action space without bounds, or a central critic without a global state.
     """
+    env_params = env.default_params if env_params is None else env_params
     actors = Actors(config, env, env_params, config.name.upper())
     nets, team = actors.nets, actors.team
     clipped = config.surrogate == "clipped"
@@ -142,15 +146,15 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
     def policy(state: State) -> Policy:
         return policy_of(state.learner)
 
-    def init(key, hparams: HParams) -> State:
+    def init(key, hparams: HParams, data: Data) -> State:
         key_nets, key_worlds, key_run = jax.random.split(key, 3)
-        learner, worlds = first_learners(actors, key_nets, hparams.kl_coef), actors.start(key_worlds)
+        learner, worlds = first_learners(actors, key_nets, hparams.kl_coef), actors.start(data.env_params, key_worlds)
         queue: tuple[RollOut, ...] = ()
         if config.actor_lag:
             key_run, key_fill = jax.random.split(key_run)
 
             def fill(worlds, key, _):
-                worlds, recorded, _ = actors.record(policy_of(learner), worlds, key)
+                worlds, recorded, _ = actors.record(policy_of(learner), data.env_params, worlds, key)
                 return worlds, recorded
 
             keys = jax.random.split(key_fill, config.actor_lag)
@@ -166,12 +170,14 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
             hparams=hparams,
         )
 
-    def learn(learner: Learner, target, steps: Trajectory, actor_memory, raw_obs, key, h: HParams, env_steps):
+    def learn(own: Lesson, common: Common):
         """One learner's update from its view of the roll-out; memories and observations as they were before it."""
+        learner, steps, h = own.learner, own.steps, common.hparams
         reward, learner = rewards_of(config, learner, steps, h.gamma)
         v_t, v_tp1, critic_carry = values_along(nets, learner.params["critic"], learner.critic_carry, steps)
-        memory = memory_of(steps, actor_memory, learner.critic_carry, config.recurrent)
-        outputs = nets.outputs(target if clipped else learner.params["actor"], steps.obs, memory.actor, memory.reset)
+        memory = memory_of(steps, own.actor_memory, learner.critic_carry, config.recurrent)
+        anchor = own.target if clipped else learner.params["actor"]
+        outputs = nets.outputs(anchor, steps.obs, memory.actor, memory.reset)
         behaviour_log_prob = nets.distribution(steps.outputs, steps.legal).log_prob(steps.raw_action)
         log_prob = nets.distribution(outputs, steps.legal).log_prob(steps.raw_action)
         ratio = jnp.exp(log_prob - behaviour_log_prob)
@@ -185,17 +191,26 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
             objective = partial(weighted_policy_gradient, clip_rho=h.vtrace_clip_pg_rho)
             advantage = vtrace_advantages(*trace, jnp.ones_like(ratio), errors)  # the objective weights it
             old_outputs, old_log_prob = steps.outputs, behaviour_log_prob
-        data = Batch(
-            steps.obs, steps.critic_obs, steps.legal, steps.raw_action, old_outputs, old_log_prob, v_t, advantage,
-            errors + v_t, steps.weight,
-        )  # fmt: skip
-        better, metrics = improved(
-            nets, config, objective, learner, data, memory, key, coefficients(config, h, learner, env_steps)
+        batch = Batch(
+            obs=steps.obs,
+            critic_obs=steps.critic_obs,
+            legal=steps.legal,
+            raw_action=steps.raw_action,
+            old_outputs=old_outputs,
+            old_log_prob=old_log_prob,
+            old_value=v_t,
+            advantage=advantage,
+            target=errors + v_t,
+            weight=steps.weight,
         )
+        better, metrics = improved(
+            nets, config, objective, learner, batch, memory, own.key,
+            coefficients(config, h, learner, common.env_steps),
+        )  # fmt: skip
         weight = relative_weight(steps.weight)
         metrics["vtrace_rho"] = weighted_mean(jnp.minimum(ratio, h.vtrace_clip_rho), weight)
         metrics["behaviour_kl"] = weighted_mean(ratio - 1.0 - (log_prob - behaviour_log_prob), weight)
-        stats = obs_stats_of(config, learner, steps, raw_obs)
+        stats = obs_stats_of(config, learner, steps, own.raw_obs)
         return replace(better, critic_carry=critic_carry, obs_stats=stats), metrics
 
     def next_target(state: State, learner: Learner):
@@ -205,14 +220,14 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         due = (state.updates + 1) % config.target_update_every == 0
         return jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, state.target)
 
-    def update(state: State):
+    def update(state: State, data: Data):
         key, key_collect, key_learn = jax.random.split(state.key, 3)
-        worlds, recorded, tally = actors.record(policy(state), state.worlds, key_collect)
+        worlds, recorded, tally = actors.record(policy(state), data.env_params, state.worlds, key_collect)
         oldest, *waiting = *state.queue, recorded
-        learner, metrics = team.learners(learn, shared_args=(6, 7))(
-            state.learner, state.target, *actors.seen(policy(state), oldest), team.split(key_learn), state.hparams,
-            state.updates * config.env_steps(),
-        )  # fmt: skip
+        learner, metrics = team.learners(learn)(
+            lesson_of(actors, state.learner, oldest, key_learn, state.target),
+            Common(state.hparams, state.updates * config.env_steps()),
+        )
         metrics = {name: jnp.mean(value) for name, value in metrics.items()} | rollout.tally_metrics(tally)
         target = next_target(state, learner)
         return State(learner, target, tuple(waiting), worlds, key, state.updates + 1, state.hparams), metrics
@@ -224,6 +239,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         act=actors.act,
         initial_carry=actors.empty_memory,
         hparams=traced(HParams, config),
+        load_data=lambda: Data(env_params),
         env_steps_per_update=config.env_steps(),
         gradient_steps_per_update=config.epochs * config.minibatches,
         warmup_env_steps=config.actor_lag * config.env_steps(),

@@ -31,18 +31,21 @@ from purerl.learn.actors import Actors, Policy, Settings, traced
 from purerl.learn.minibatches import memory_of
 from purerl.learn.policy_gradient import (
     Batch,
+    Common,
     Learner,
+    Lesson,
     clipped_surrogate,
     coefficients,
     first_learners,
     improved,
+    lesson_of,
     obs_stats_of,
     policy_of,
     rewards_of,
 )
 from purerl.learn.returns import generalised_advantages
-from purerl.learn.trajectory import Trajectory, values_along
-from purerl.types import Algorithm
+from purerl.learn.trajectory import values_along
+from purerl.types import Algorithm, Data
 
 
 class Config(Settings):
@@ -79,49 +82,59 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
     Raises:
         ValueError: a continuous action space without bounds, or a central critic without a global state.
     """
+    env_params = env.default_params if env_params is None else env_params
     actors = Actors(config, env, env_params, "PPO")
     nets, team = actors.nets, actors.team
 
-    def init(key, hparams: HParams) -> State:
+    def init(key, hparams: HParams, data: Data) -> State:
         key_nets, key_worlds, key_run = jax.random.split(key, 3)
         return State(
             learner=first_learners(actors, key_nets, hparams.kl_coef),
-            worlds=actors.start(key_worlds),
+            worlds=actors.start(data.env_params, key_worlds),
             key=key_run,
             updates=jnp.zeros((), jnp.int32),
             hparams=hparams,
         )
 
-    def learn(learner: Learner, steps: Trajectory, actor_memory, raw_obs, key, h: HParams, env_steps):
+    def learn(own: Lesson, common: Common):
         """One learner's update from its view of the roll-out; memories and observations as they were before it."""
+        learner, steps, h = own.learner, own.steps, common.hparams
         reward, learner = rewards_of(config, learner, steps, h.gamma)
         v_t, v_tp1, critic_carry = values_along(nets, learner.params["critic"], learner.critic_carry, steps)
         advantage = generalised_advantages(
             reward, h.gamma * (1.0 - steps.terminated), h.gae_lambda * (1.0 - steps.truncated), v_t, v_tp1
         )
         old_log_prob = nets.distribution(steps.outputs, steps.legal).log_prob(steps.raw_action)
-        data = Batch(
-            steps.obs, steps.critic_obs, steps.legal, steps.raw_action, steps.outputs, old_log_prob, v_t, advantage,
-            advantage + v_t, steps.weight,
-        )  # fmt: skip
-        memory = memory_of(steps, actor_memory, learner.critic_carry, config.recurrent)
+        batch = Batch(
+            obs=steps.obs,
+            critic_obs=steps.critic_obs,
+            legal=steps.legal,
+            raw_action=steps.raw_action,
+            old_outputs=steps.outputs,
+            old_log_prob=old_log_prob,
+            old_value=v_t,
+            advantage=advantage,
+            target=advantage + v_t,
+            weight=steps.weight,
+        )
+        memory = memory_of(steps, own.actor_memory, learner.critic_carry, config.recurrent)
         better, metrics = improved(
-            nets, config, partial(clipped_surrogate, clip=h.clip), learner, data, memory, key,
-            coefficients(config, h, learner, env_steps),
+            nets, config, partial(clipped_surrogate, clip=h.clip), learner, batch, memory, own.key,
+            coefficients(config, h, learner, common.env_steps),
         )  # fmt: skip
-        stats = obs_stats_of(config, learner, steps, raw_obs)
+        stats = obs_stats_of(config, learner, steps, own.raw_obs)
         return replace(better, critic_carry=critic_carry, obs_stats=stats), metrics
 
     def policy(state: State) -> Policy:
         return policy_of(state.learner)
 
-    def update(state: State):
+    def update(state: State, data: Data):
         key, key_collect, key_learn = jax.random.split(state.key, 3)
-        worlds, recorded, tally = actors.record(policy(state), state.worlds, key_collect)
-        learner, metrics = team.learners(learn, shared_args=(5, 6))(
-            state.learner, *actors.seen(policy(state), recorded), team.split(key_learn), state.hparams,
-            state.updates * config.env_steps(),
-        )  # fmt: skip
+        worlds, recorded, tally = actors.record(policy(state), data.env_params, state.worlds, key_collect)
+        learner, metrics = team.learners(learn)(
+            lesson_of(actors, state.learner, recorded, key_learn),
+            Common(state.hparams, state.updates * config.env_steps()),
+        )
         metrics = {name: jnp.mean(value) for name, value in metrics.items()} | rollout.tally_metrics(tally)
         return State(learner, worlds, key, state.updates + 1, state.hparams), metrics
 
@@ -132,6 +145,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         act=actors.act,
         initial_carry=actors.empty_memory,
         hparams=traced(HParams, config),
+        load_data=lambda: Data(env_params),
         env_steps_per_update=config.env_steps(),
         gradient_steps_per_update=config.epochs * config.minibatches,
         warmup_env_steps=0,

@@ -1,8 +1,8 @@
 """SAC (Haarnoja et al. 2018a, b; choices: Christodoulou 2019), feed-forward on transitions or recurrent on episodes.
 
 Reading order: `Config`, `HParams`, networks, targets, losses, `make` (acting, one gradient block, update).
-`purerl.soft` has the policy, its value and the temperature, `purerl.critics` the twin critics, `purerl.offpolicy` how
-experience is collected. Agents share one network: their axis is folded into the batch.
+`purerl.nets.policies` has the policy, `purerl.learn.twin_critics` its value, the temperature and the critics' loss,
+`purerl.learn.replay` how experience is collected. Agents share one network: their axis is folded into the batch.
 
 Deviations from the papers, each behind a key where one is named: the temperature's gradient is taken with log alpha in
 alpha's place; actor and critic gradients of one step use the same parameters; gradients are clipped by their global
@@ -32,6 +32,7 @@ from purerl.learn.replay import Learner, ReplayConfig, State, advanced, discount
 from purerl.learn.returns import n_step_returns
 from purerl.learn.twin_critics import (
     critic_loss,
+    critics_of,
     entropy_aim,
     entropy_target,
     mean_in_play,
@@ -42,7 +43,7 @@ from purerl.nets.actions import Actions, Choices, actions_of
 from purerl.nets.critics import Critics
 from purerl.nets.networks import Network, NetworkConfig
 from purerl.nets.policies import SoftPolicy
-from purerl.types import Algorithm
+from purerl.types import Algorithm, Data
 from purerl.validation import LogStd, StepCount
 
 WIDE = NetworkConfig(hidden_sizes=(256, 256))
@@ -198,7 +199,8 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
     if isinstance(actions, Choices) and config.noise_correlation > 0:
         raise ValueError(f"algo.noise_correlation {config.noise_correlation} needs a range of actions, not choices")
     source = source_of(config, env, env_params, actions)
-    nets = networks(config, actions, source.critics())
+    critics = critics_of(env, env_params, actions, config.critic, config.critic_arch, config.critic_preview)
+    nets = networks(config, actions, critics)
     policy, agents = nets.policy, source.agents
     optimizer = make_optimizer(config.optimizer, config.max_grad_norm)
 
@@ -206,10 +208,10 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         carry, outputs = nets.actor.step(actor, carry, obs)
         return policy.choose(outputs, mask, key, greedy), carry
 
-    def explore(state: State):
+    def explore(state: State, data: Data):
         def choose(worlds, noise):
             memory: Memory = worlds.carry
-            legal = rollout.facts_of(env, env_params, worlds.state).legal
+            legal = rollout.facts_of(env, data.env_params, worlds.state).legal
             actor, outputs = nets.actor.step(state.learner.params.actor, memory.actor, worlds.obs)
             noise = correlated(memory, noise, state.hparams.noise_correlation)
             raw = policy.distribution(outputs, legal).sample_from(noise)
@@ -217,31 +219,32 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
 
         return choose
 
-    def init(key, hparams) -> State:
+    def init(key, hparams, data: Data) -> State:
         key_nets, *keys = jax.random.split(key, 4)
         params = nets.init(key_nets, hparams.initial_alpha)
         silence = jnp.zeros((config.num_envs, agents, actions.dim))
         memory = Memory(source.empty_memory((config.num_envs,)), silence, jnp.zeros((config.num_envs, 1, 1)))
         opt = Parts(*(optimizer.init(part) for part in params))
-        return first_state(source, keys, params, params.critics, opt, memory, hparams, config.guided_warmup)
+        return first_state(source, data, keys, params, params.critics, opt, memory, hparams, config.guided_warmup)
 
     def draw_share(key):
         """Noise for a batch, drawn whole, so that the numbers do not depend on how many devices share it."""
         return sharding.own_share(policy.draw(key, (config.sequence_length, config.batch_size * agents)), axis=1)
 
-    def gradient_block(learner: Learner, ring: Ring, indices, key, h: HParams):
+    def gradient_block(learner: Learner, ring: Ring, indices, key, h: HParams, data: Data):
         """`policy_delay` critic updates; actor, temperature and target updates with the last of them."""
+        here = nets._replace(critics=nets.critics.seeing(data.env_params))
         params, opt, gradient_steps = learner.params, learner.optimizer, learner.gradient_steps
         for k in range(config.policy_delay):
             key, key_next = jax.random.split(key)
             batch = to_batch(take(ring, sharding.own_share(indices[k])))
             batch = batch.replace(action=actions.features(batch.action))  # type: ignore[attr-defined]
             factor = config.learning_rate_factor(gradient_steps)
-            y = targets(config, nets, params, learner.target, batch, h, draw_share(key_next))
+            y = targets(config, here, params, learner.target, batch, h, draw_share(key_next))
             before = params.critics
             (loss, (q, history)), critic_norm, critics, critic_opt = loss_step(
                 optimizer,
-                partial(critic_loss, nets.critics, batch=batch, y=y),
+                partial(critic_loss, here.critics, batch=batch, y=y),
                 params.critics,
                 opt.critics,
                 factor * h.critic_lr,
@@ -251,14 +254,14 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         noise = draw_share(key)
         (policy_loss, entropy), actor_norm, actor, actor_opt = loss_step(
             optimizer,
-            lambda actor: actor_loss(config, nets, actor, before, params.log_alpha, history, batch, noise),
+            lambda actor: actor_loss(config, here, actor, before, params.log_alpha, history, batch, noise),
             params.actor,
             opt.actor,
             factor * h.actor_lr,
         )
         (temperature, wanted), _, log_alpha, alpha_opt = loss_step(
             optimizer,
-            lambda log_alpha: alpha_loss(nets, log_alpha, entropy, batch, h),
+            lambda log_alpha: alpha_loss(here, log_alpha, entropy, batch, h),
             params.log_alpha,
             opt.log_alpha,
             factor * h.alpha_lr * config.learn_alpha,
@@ -280,9 +283,9 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         params = Parts(actor, params.critics, log_alpha)
         return Learner(params, target, Parts(actor_opt, opt.critics, alpha_opt), gradient_steps), metrics
 
-    def update(state: State):
+    def update(state: State, data: Data):
         draw_noise = lambda key: policy.draw(key, (config.num_envs, agents))  # noqa: E731
-        after, _, metrics = advanced(source, state, explore(state), draw_noise, gradient_block)
+        after, _, metrics = advanced(source, state, data, explore(state, data), draw_noise, gradient_block)
         return after, metrics
 
     return Algorithm(
@@ -292,10 +295,12 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         act=act,
         initial_carry=source.empty_memory,
         hparams=hparams_of(config, actions),
+        load_data=lambda: Data(env_params),
         env_steps_per_update=config.env_steps(),
         gradient_steps_per_update=config.gradient_steps(),
         warmup_env_steps=source.warmup_env_steps(),
         num_updates=config.num_updates(),
         vectorise_seeds=not config.recurrent,
+        replay_field="ring",
         warmup_report=None if isinstance(actions, Choices) else lambda state: source.warmup_report(state.ring),
     )

@@ -4,7 +4,7 @@ Reading order: `Config`, `HParams`, networks, targets, losses, `make` (acting, o
 
 Recurrent training works on whole episodes of fixed length (a trading day): the replay stores them complete, every
 network starts each with an empty memory, and the targets of all steps come from one unroll of the target networks.
-`purerl.critics` says how recurrent critics see actions, `purerl.offpolicy` how experience is collected.
+`purerl.nets.critics` says how recurrent critics see actions, `purerl.learn.replay` how experience is collected.
 
 Deviations from the paper, each behind a key: target noise is applied in units of the action range on every step of a
 sequence; `target_value` and `actor_value` may be the mean of both critics (the minimum biases long horizons with
@@ -30,11 +30,11 @@ from purerl.learn.buffers import Ring, Sequences, take
 from purerl.learn.optimizers import loss_step, make_optimizer
 from purerl.learn.replay import Learner, ReplayConfig, State, advanced, discounts, first_state, source_of, to_batch
 from purerl.learn.returns import n_step_returns
-from purerl.learn.twin_critics import critic_loss, mean_in_play
+from purerl.learn.twin_critics import critic_loss, critics_of, mean_in_play
 from purerl.nets.actions import Actions, action_range
 from purerl.nets.critics import Critics, reduce_twins
 from purerl.nets.networks import Network
-from purerl.types import Algorithm
+from purerl.types import Algorithm, Data
 
 
 class Exploration(BaseModel):
@@ -152,13 +152,17 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
     env_params = env.default_params if env_params is None else env_params
     actions = action_range(env, env_params, config.output_activation)
     source = source_of(config, env, env_params, actions)
-    nets = networks(config, source.critics())
+    critics = critics_of(env, env_params, actions, config.critic, config.critic_arch, config.critic_preview)
+    nets = networks(config, critics)
     optimizer = make_optimizer(config.optimizer, config.max_grad_norm)
 
     def act(policy, carry, obs, mask, key, greedy):
         del mask, key, greedy  # deterministic policy; exploration is added in `explore`
         carry, raw = nets.actor.step(policy.actor, carry, obs)
         return actions.squash(raw) * actions.unit, carry
+
+    def networks_here(env_params) -> Nets:
+        return nets._replace(critics=nets.critics.seeing(env_params))
 
     def explore(state: State):
         std = noise_std(config, state.hparams, state.updates)
@@ -172,15 +176,17 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
     def draw_noise(key):
         return jax.random.normal(key, (config.num_envs, source.agents, actions.dim))
 
-    def init(key, hparams) -> State:
+    def init(key, hparams, data: Data) -> State:
         key_nets, *keys = jax.random.split(key, 4)
         params = nets.init(key_nets)
         opt = Pair(optimizer.init(params.actor), optimizer.init(params.critics))
         memory = source.empty_memory((config.num_envs,))
-        return first_state(source, keys, params, params, opt, memory, hparams, config.exploration.guided_warmup)
+        guided = config.exploration.guided_warmup
+        return first_state(source, data, keys, params, params, opt, memory, hparams, guided)
 
-    def gradient_block(learner: Learner, ring: Ring, indices, key, h: HParams):
+    def gradient_block(learner: Learner, ring: Ring, indices, key, h: HParams, data: Data):
         """`policy_delay` critic updates, an actor update with the last of them, and the target update."""
+        nets = networks_here(data.env_params)
         params, opt, target, gradient_steps = (
             learner.params, learner.optimizer, learner.target, learner.gradient_steps,
         )  # fmt: skip
@@ -226,22 +232,22 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         }
         return Learner(params, target, opt, gradient_steps), metrics
 
-    def update(state: State):
-        after, steps, metrics = advanced(source, state, explore(state), draw_noise, gradient_block)
+    def update(state: State, data: Data):
+        after, steps, metrics = advanced(source, state, data, explore(state), draw_noise, gradient_block)
         metrics["noise_std"] = noise_std(config, state.hparams, state.updates)
         if config.sequence_length > 1:
-            metrics["q_start_bias"] = start_bias(state.learner.params, steps)
+            metrics["q_start_bias"] = start_bias(state.learner.params, steps, data.env_params)
         return after, metrics
 
-    def start_bias(policy, steps):
+    def start_bias(policy, steps, env_params):
         """Mean Q(o_0, pi(o_0)) of the collected episodes less the mean of what they returned."""
         obs = steps.obs[:1].reshape(1, -1, source.obs_dim)
-        promised = q_values(policy, obs, actions.squash(nets.actor(policy.actor, obs)) * actions.unit)
+        promised = q_values(policy, obs, actions.squash(nets.actor(policy.actor, obs)) * actions.unit, env_params)
         return jnp.mean(promised) - jnp.mean(jnp.sum(steps.reward, axis=0))
 
-    def q_values(policy, obs, action):
+    def q_values(policy, obs, action, env_params):
         """Both critics' values [2, T, N] along sequences obs [T, N, d] with the actions taken [T, N, k]."""
-        return nets.critics.along(policy.critics, obs, action / actions.unit)
+        return networks_here(env_params).critics.along(policy.critics, obs, action / actions.unit)
 
     return Algorithm(
         init=init,
@@ -250,11 +256,13 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         act=act,
         initial_carry=source.empty_memory,
         hparams=hparams_of(config),
+        load_data=lambda: Data(env_params),
         env_steps_per_update=config.env_steps(),
         gradient_steps_per_update=config.gradient_steps(),
         warmup_env_steps=source.warmup_env_steps(),
         num_updates=config.num_updates(),
         vectorise_seeds=not config.recurrent,
         q_values=q_values,
+        replay_field="ring",
         warmup_report=lambda state: source.warmup_report(state.ring),
     )

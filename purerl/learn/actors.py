@@ -107,16 +107,18 @@ class Actors:
 
     def __init__(self, config: Settings, env: Environment, env_params: Any, algorithm: str):
         """
+        Args:
+            env_params: of the right shapes; their numbers are given to `start` and `record`.
+
         Raises:
             ValueError: a continuous action space without bounds, or a central critic without a global state.
         """
         self.config = config
         self.env = env = with_agent_axis(env)
-        self.env_params = env.default_params if env_params is None else env_params
-        agents, self.obs_dim = env.observation_space(self.env_params).shape
-        self.space = env.action_space(self.env_params)
+        agents, self.obs_dim = env.observation_space(env_params).shape
+        self.space = env.action_space(env_params)
         policies.require_bounded(self.space, algorithm, env.name)
-        critic_dim = critic_size(env, self.env_params, config.critic_input)
+        critic_dim = critic_size(env, env_params, config.critic_input)
         self.nets = ActorCritic(
             config.actor, config.critic, self.space, self.obs_dim, critic_dim, config.policy, config.initial_log_std,
             same_input=config.critic_input == "obs",
@@ -127,10 +129,10 @@ class Actors:
     def empty_memory(self, batch_shape: tuple[int, ...]):
         return initial_carry(self.config.actor, (*batch_shape, self.team.agents))
 
-    def start(self, key) -> rollout.Worlds:
+    def start(self, env_params, key) -> rollout.Worlds:
         """Fresh episodes in all environments."""
         num_envs = self.config.num_envs
-        return rollout.start_worlds(self.env, self.env_params, key, num_envs, self.empty_memory((num_envs,)))
+        return rollout.start_worlds(self.env, env_params, key, num_envs, self.empty_memory((num_envs,)))
 
     def act(self, policy: Policy, carry, obs, mask, key, greedy: bool):
         """As `Algorithm.act`."""
@@ -139,21 +141,21 @@ class Actors:
         raw = dist.mode() if greedy else dist.sample(key)
         return policies.env_action(self.space, dist.action(raw)), carry
 
-    def record(self, policy: Policy, worlds: rollout.Worlds, key):
+    def record(self, policy: Policy, env_params, worlds: rollout.Worlds, key):
         """The next roll-out: `(worlds, RollOut, Tally)`."""
 
         def draw_noise(key):
             return policies.draw_noise(self.space, key, (self.config.num_envs, self.team.agents))
 
         def choose(worlds, noise):
-            legal = rollout.facts_of(self.env, self.env_params, worlds.state).legal
+            legal = rollout.facts_of(self.env, env_params, worlds.state).legal
             carry, outputs = self._outputs(policy, worlds.carry, worlds.obs)
             dist = self.nets.distribution(outputs, legal)
             raw = dist.sample_from(noise)
             return policies.env_action(self.space, dist.action(raw)), carry, (raw, outputs)
 
         num_steps = self.config.steps_per_update
-        after, steps, tally = rollout.collect(self.env, self.env_params, worlds, choose, draw_noise, key, num_steps)
+        after, steps, tally = rollout.collect(self.env, env_params, worlds, choose, draw_noise, key, num_steps)
         return after, RollOut(steps, worlds.carry), tally
 
     def seen(self, policy: Policy, recorded: RollOut) -> tuple[Trajectory, Any, jax.Array]:

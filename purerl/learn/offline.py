@@ -3,13 +3,11 @@ one gradient step.
 
 Reading order: `OfflineConfig`, `Recorded` (the data, read late), `clone_log_prob`, `State`, `assemble`.
 
-The data are no part of the state: they would be in every checkpoint and there once for every seed. Updates close over
-one copy on the device, and the runner hands it to the compiled program as an argument. It is read when training starts
-and not before, so that a trained policy acts, is evaluated and exported where its data are not.
+The data are an argument of updates (`purerl.types.Data`). They are read when training starts and not before, so that a
+trained policy acts, is evaluated and exported where its data are not.
 """
 
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from envs_jax.base import Environment
 from purerl.learn import rollout, sharding
-from purerl.learn.buffers import Ring, Sequences, sample_indices, take
+from purerl.learn.buffers import Sequences, sample_indices, take
 from purerl.learn.dataset import as_ring, read, require_same, world_of
 from purerl.learn.optimizers import OptimizerName, Schedule
 from purerl.learn.replay import to_batch
 from purerl.nets.actions import Actions
 from purerl.nets.networks import Network, NetworkConfig, initial_carry
 from purerl.nets.policies import SoftPolicy
-from purerl.types import Algorithm
+from purerl.types import Algorithm, Data
 from purerl.validation import LogStd
 
 INSIDE = 0.999
@@ -66,15 +64,14 @@ class OfflineConfig(BaseModel):
 
 
 class Recorded:
-    """A dataset in the environment (with an agent axis) that it has to fit."""
+    """Where a dataset is and the environment (with an agent axis) that it has to fit."""
 
     def __init__(self, config: OfflineConfig, env: Environment, env_params: Any, policy: SoftPolicy):
         self.config, self.policy, self.reward_scale = config, policy, env.reward_scale
-        self.world = world_of(env, env_params)
+        self.env_params, self.world = env_params, world_of(env, env_params)
 
-    @cached_property
-    def ring(self) -> Ring:
-        """All items on the device.
+    def load(self) -> Data:
+        """All items on the device, in a full ring.
 
         Raises:
             ConfigError: no such file, a damaged one, or one of another world.
@@ -83,11 +80,7 @@ class Recorded:
         data = read(path)
         require_same(path, data.metadata.world, self.world)
         unit = self.policy.actions.unit if isinstance(self.policy.actions, Actions) else None
-        with jax.ensure_compile_time_eval():  # arrays also when an update that is being traced asks first
-            return as_ring(data, self.config.sequence_length, unit, self.reward_scale)
-
-    def read(self) -> None:
-        _ = self.ring
+        return Data(self.env_params, as_ring(data, self.config.sequence_length, unit, self.reward_scale))
 
 
 def clone_log_prob(policy: SoftPolicy, outputs, action, legal=None):
@@ -118,8 +111,8 @@ class State:
     hparams: Any
 
 
-GradientStep = Callable[[Any, Sequences, jax.Array, Any], tuple[Any, dict[str, jax.Array]]]
-"""`(learner, batch [T, N, ...], key, hparams) -> (learner, metrics)`."""
+GradientStep = Callable[[Any, Sequences, jax.Array, Any, Any], tuple[Any, dict[str, jax.Array]]]
+"""`(learner, batch [T, N, ...], key, hparams, env_params) -> (learner, metrics)`."""
 
 
 def assemble(
@@ -144,18 +137,19 @@ def assemble(
         carry, outputs = actor.step(params.actor, carry, obs)
         return policy.choose(outputs, mask, key, greedy), carry
 
-    def init(key, hparams):
+    def init(key, hparams, data: Data):
+        del data
         key_learner, key_run = jax.random.split(key)
         return State(init_learner(key_learner, hparams), key_run, jnp.zeros((), jnp.int32), hparams)
 
-    def update(state: State):
+    def update(state: State, data: Data):
         key, key_draw, key_steps = jax.random.split(state.key, 3)
         # All item numbers of an update in one draw: many small draws would cost more than the gather.
-        indices = sample_indices(recorded.ring, key_draw, (config.gradient_steps_per_update, config.batch_size))
+        indices = sample_indices(data.recorded, key_draw, (config.gradient_steps_per_update, config.batch_size))
 
         def body(learner, key, indices):
-            batch = to_batch(take(recorded.ring, sharding.own_share(indices)))
-            return gradient_step(learner, batch, key, state.hparams)
+            batch = to_batch(take(data.recorded, sharding.own_share(indices)))
+            return gradient_step(learner, batch, key, state.hparams, data.env_params)
 
         keys = jax.random.split(key_steps, config.gradient_steps_per_update)
         learner, metrics = rollout.scan_with_keys(body, state.learner, keys, indices)
@@ -175,7 +169,7 @@ def assemble(
         warmup_env_steps=0,
         num_updates=max(config.total_gradient_steps // config.gradient_steps_per_update, 1),
         vectorise_seeds=not config.recurrent,
-        read_data=recorded.read,
+        load_data=recorded.load,
         **more,
     )
 

@@ -14,7 +14,7 @@ import optax
 from flax import struct
 
 from purerl.learn import sharding
-from purerl.learn.actors import Actors, Policy, Settings
+from purerl.learn.actors import Actors, Policy, RollOut, Settings
 from purerl.learn.minibatches import minibatches, relative_weight, weighted_mean
 from purerl.learn.normalize import RunningStats, empty_stats, merge
 from purerl.learn.optimizers import descend, gradient_norm, make_optimizer
@@ -47,7 +47,7 @@ def optimizer_of(config: Settings) -> optax.GradientTransformation:
 def first_learners(actors: Actors, key: jax.Array, kl_coef: jax.Array) -> Learner:
     """Fresh learners of a team."""
 
-    def first(key, kl_coef) -> Learner:
+    def first(key: jax.Array, kl_coef: jax.Array) -> Learner:
         params = actors.nets.init(key)
         return Learner(
             params=params,
@@ -59,11 +59,39 @@ def first_learners(actors: Actors, key: jax.Array, kl_coef: jax.Array) -> Learne
             kl_coef=jnp.copy(kl_coef),
         )
 
-    return actors.team.learners(first, shared_args=(1,))(actors.team.split(key), kl_coef)
+    return actors.team.learners(first)(actors.team.split(key), kl_coef)
 
 
 def policy_of(learner: Learner) -> Policy:
     return Policy(learner.params["actor"], learner.obs_stats)
+
+
+class Lesson(NamedTuple):
+    """What one learner learns from in an update call; of independent agents leaves have a leading agent axis."""
+
+    learner: Learner
+    steps: Trajectory
+    actor_memory: Any
+    """Of the actors before the first step [N, ...]."""
+    raw_obs: jax.Array
+    """Observations before they were normalised [T, N, d]."""
+    key: jax.Array
+    target: Any = None
+    """Actor parameters of a target network, for algorithms that have one."""
+
+
+class Common(NamedTuple):
+    """What all learners of a team are told."""
+
+    hparams: Any
+    env_steps: jax.Array
+    """Of training so far."""
+
+
+def lesson_of(actors: Actors, learner: Learner, recorded: RollOut, key: jax.Array, target: Any = None) -> Lesson:
+    """A recorded roll-out as the team's learners see it, with their normalisers as they are before the update."""
+    steps, memory, raw_obs = actors.seen(policy_of(learner), recorded)
+    return Lesson(learner, steps, memory, raw_obs, actors.team.split(key), target)
 
 
 def rewards_of(config: Settings, learner: Learner, steps: Trajectory, gamma) -> tuple[jax.Array, Learner]:

@@ -21,10 +21,10 @@ from envs_jax.base import Environment
 from purerl.learn import rollout, sharding
 from purerl.learn.buffers import Ring, Sequences, make_ring, push, sample_indices
 from purerl.learn.optimizers import OptimizerName, Schedule
-from purerl.learn.twin_critics import critics_of
 from purerl.nets.actions import Actions, Choices
-from purerl.nets.critics import CriticArch, Critics, Reduction
+from purerl.nets.critics import CriticArch, Reduction
 from purerl.nets.networks import NetworkConfig, initial_carry
+from purerl.types import Data
 from purerl.validation import StepCount
 
 IDLE = 0.05
@@ -114,30 +114,20 @@ class Source(NamedTuple):
 
     config: ReplayConfig
     env: Environment
-    env_params: Any
     actions: Actions | Choices
-
-    @property
-    def agents(self) -> int:
-        return self.env.observation_space(self.env_params).shape[0]
-
-    @property
-    def obs_dim(self) -> int:
-        return self.env.observation_space(self.env_params).shape[1]
+    agents: int
+    obs_dim: int
 
     def empty_memory(self, batch_shape):
         """The actor's memory at the start of an episode."""
         return initial_carry(self.config.actor, (*batch_shape, self.agents))
 
-    def critics(self) -> Critics:
-        """The critics that the configuration asks for."""
-        c = self.config
-        return critics_of(self.env, self.env_params, self.actions, c.critic, c.critic_arch, c.critic_preview)
-
-    def collect(self, worlds: rollout.Worlds, act: rollout.Act, draw: rollout.Draw, key, num_steps: int | None = None):
+    def collect(
+        self, params, worlds: rollout.Worlds, act: rollout.Act, draw: rollout.Draw, key, num_steps: int | None = None
+    ):
         """`rollout.collect`; by default the steps of one update call."""
         num_steps = self.config.steps_per_update if num_steps is None else num_steps
-        return rollout.collect(self.env, self.env_params, worlds, act, draw, key, num_steps)
+        return rollout.collect(self.env, params, worlds, act, draw, key, num_steps)
 
     def items(self, recent: rollout.Steps | None, steps: rollout.Steps, gamma):
         """`(replay items, recent)` of the steps [T, B, A, ...] of one update call.
@@ -183,15 +173,16 @@ class Source(NamedTuple):
         action, reward, terminated, alive, span = each
         return Sequences(obs, action, reward, terminated, legal, alive, span)  # type: ignore[arg-type]
 
-    def fill(self, key_worlds, key_warm, memory, gamma, guided: bool):
+    def fill(self, params, key_worlds, key_warm, memory, gamma, guided: bool):
         """Fresh environments after the warm-up, a replay with its steps, the steps whose windows are open, and how many
         steps of agents it took.
 
         Args:
+            params: of the environment.
             memory: what `worlds.carry` is at the start.
             guided: warm up with the environment's rule instead of uniform actions.
         """
-        env, params, config = self.env, self.env_params, self.config
+        env, config = self.env, self.config
         if guided and env.guided_action is None:
             raise ValueError(f"algo: guided_warmup needs a rule to warm up with, and {env.name} has none")
         rule = env.guided_action if guided else None
@@ -210,7 +201,7 @@ class Source(NamedTuple):
 
         def body(carry, key, _):
             worlds, ring, recent, agent_steps = carry
-            worlds, steps, tally = self.collect(worlds, act, draw, key)
+            worlds, steps, tally = self.collect(params, worlds, act, draw, key)
             items, recent = self.items(recent, steps, gamma)
             return (worlds, push(ring, items), recent, agent_steps + tally.agent_steps), None
 
@@ -218,11 +209,14 @@ class Source(NamedTuple):
         recent, agent_steps = None, jnp.zeros((), jnp.int32)
         if config.sequence_length == 1 and config.n_step > 1:
             key_warm, key_recent = jax.random.split(key_warm)
-            worlds, steps, tally = self.collect(worlds, act, draw, key_recent, config.n_step - 1)
+            worlds, steps, tally = self.collect(params, worlds, act, draw, key_recent, config.n_step - 1)
             recent, agent_steps = self._recorded(steps), tally.agent_steps
 
-        one_push = jax.eval_shape(lambda: self.items(recent, self.collect(worlds, act, draw, key_warm)[1], gamma)[0])
-        ring = make_ring(one_push, config.capacity())
+        def one_push():
+            steps = self.collect(params, worlds, act, draw, key_warm)[1]
+            return self.items(recent, steps, gamma)[0]
+
+        ring = make_ring(jax.eval_shape(one_push), config.capacity())
         keys = jax.random.split(key_warm, config.warmup_pushes())
         return rollout.scan_with_keys(body, (worlds, ring, recent, agent_steps), keys)[0]
 
@@ -257,7 +251,8 @@ def source_of(config: ReplayConfig, env: Environment, env_params, actions: Actio
             f"algo.sequence_length {config.sequence_length}: {env.name} has episodes of "
             f"{env.episode_length or 'varying'} steps; use 1 (feed-forward) or that length"
         )
-    return Source(config, env, env_params, actions)
+    agents, obs_dim = env.observation_space(env_params).shape
+    return Source(config, env, actions, agents, obs_dim)
 
 
 @struct.dataclass
@@ -285,7 +280,7 @@ class State:
     """Steps of agents in the warm-up; the first update tells them with its own, then it is zero."""
 
 
-def first_state(source: Source, keys, params, target, optimizer, memory, hparams, guided: bool) -> State:
+def first_state(source: Source, data: Data, keys, params, target, optimizer, memory, hparams, guided: bool) -> State:
     """The state after the warm-up.
 
     Args:
@@ -294,30 +289,32 @@ def first_state(source: Source, keys, params, target, optimizer, memory, hparams
         memory, guided: as for `Source.fill`.
     """
     key_worlds, key_warm, key_run = keys
-    worlds, ring, recent, agent_steps = source.fill(key_worlds, key_warm, memory, hparams.gamma, guided)
+    worlds, ring, recent, agent_steps = source.fill(
+        data.env_params, key_worlds, key_warm, memory, hparams.gamma, guided
+    )
     zero = jnp.zeros((), jnp.int32)
     learner = Learner(params, jax.tree.map(jnp.copy, target), optimizer, zero)
     return State(learner, ring, recent, worlds, key_run, jnp.copy(zero), hparams, agent_steps)
 
 
-GradientBlock = Callable[[Learner, Ring, jax.Array, jax.Array, Any], tuple[Learner, dict[str, jax.Array]]]
-"""`(learner, ring, item numbers [policy_delay, batch], key, hparams)`: the steps between two target updates."""
+GradientBlock = Callable[[Learner, Ring, jax.Array, jax.Array, Any, Data], tuple[Learner, dict[str, jax.Array]]]
+"""`(learner, ring, item numbers [policy_delay, batch], key, hparams, data)`: the steps between two target updates."""
 
 
 def advanced(
-    source: Source, state: State, act: rollout.Act, draw: rollout.Draw, block: GradientBlock
+    source: Source, state: State, data: Data, act: rollout.Act, draw: rollout.Draw, block: GradientBlock
 ) -> tuple[State, rollout.Steps, dict[str, jax.Array]]:
     """One update call: steps into the replay, then blocks of gradient steps; `(state, steps, metrics)`."""
     config = source.config
     key, key_collect, key_draw, key_blocks = jax.random.split(state.key, 4)
-    worlds, steps, tally = source.collect(state.worlds, act, draw, key_collect)
+    worlds, steps, tally = source.collect(data.env_params, state.worlds, act, draw, key_collect)
     items, recent = source.items(state.recent, steps, state.hparams.gamma)
     ring = push(state.ring, items)
     blocks = config.gradient_steps() // config.policy_delay
     # All item numbers of an update in one draw: many small draws would cost more than the gather.
     indices = sample_indices(ring, key_draw, (blocks, config.policy_delay, config.batch_size))
     learner, watched = rollout.scan_with_keys(
-        lambda learner, key, drawn: block(learner, ring, drawn, key, state.hparams),
+        lambda learner, key, drawn: block(learner, ring, drawn, key, state.hparams, data),
         state.learner,
         jax.random.split(key_blocks, blocks),
         indices,

@@ -13,10 +13,11 @@ reduces the weight gradient in every step of the loop and was measured slower th
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -48,22 +49,38 @@ class Spread(NamedTuple):
     mesh: Mesh | None
     spec: PartitionSpec
 
-    def over(self, updates: Callable[[Any], tuple[Any, Any]]) -> Callable[[Any], tuple[Any, Any]]:
-        """`updates(state) -> (state, metrics)` on all devices.
+    def over(
+        self, updates: Callable[[Any, Any], tuple[Any, Any]], own_data: Any = None
+    ) -> Callable[[Any, Any], tuple[Any, Any]]:
+        """`updates(state, data) -> (state, metrics)` on all devices.
 
         With several seeds the leaves of the state are [seeds, ...] and those of the metrics [updates, seeds].
+
+        Args:
+            own_data: see `for_each_seed`.
         """
         if self.mesh is None:
             return updates
         out = self.spec, PartitionSpec(None, *self.spec)
-        return jax.shard_map(updates, mesh=self.mesh, in_specs=self.spec, out_specs=out, check_vma=False)
+        specs = self.spec, self._data_specs(own_data)
+        return jax.shard_map(updates, mesh=self.mesh, in_specs=specs, out_specs=out, check_vma=False)
 
     def place(self, tree: Any) -> Any:
         return tree if self.mesh is None else jax.device_put(tree, NamedSharding(self.mesh, self.spec))
 
-    def copy_to_all(self, tree: Any) -> Any:
-        """Whole copies on every device, of what no update changes."""
-        return tree if self.mesh is None else jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+    def place_data(self, data: Any, own_data: Any = None) -> Any:
+        """What updates read, as `over` wants it: whole copies on every device of what all seeds share."""
+        if self.mesh is None:
+            return jax.tree.map(jnp.asarray, data)
+        mesh, specs = self.mesh, self._data_specs(own_data)
+        if own_data is None:
+            return jax.device_put(data, NamedSharding(mesh, specs))
+        return jax.tree.map(lambda spec, x: jax.device_put(x, NamedSharding(mesh, spec)), specs, data)
+
+    def _data_specs(self, own_data: Any) -> Any:
+        if own_data is None:
+            return PartitionSpec()
+        return jax.tree.map(lambda own: self.spec if own else PartitionSpec(), own_data)
 
     def placed_shapes(self, shapes: Any) -> Any:
         """Shapes and dtypes of what `place` gives, to compile for it before it exists."""
@@ -81,16 +98,51 @@ def spread_of(num_devices: int, num_seeds: int) -> Spread:
     return Spread(Mesh(devices, (_BATCH,)), PartitionSpec())
 
 
-def for_each_seed(function: Callable[[Any], Any], vectorise: bool) -> Callable[[Any], Any]:
-    """`function` of one seed's state for states with a seed axis.
+def for_each_seed(
+    function: Callable[[Any, Any], Any], vectorise: bool, own_data: Any = None
+) -> Callable[[Any, Any], Any]:
+    """`function(state, data)` of one seed for states with a seed axis.
 
     Args:
+        own_data: None where all seeds read the same data; else a tree like `data`, True for leaves [seeds, ...] and
+            False for shared ones.
         vectorise: all seeds in one program step. Otherwise seeds take turns on a CPU, whose caches hold the work of one
             seed but not of all; accelerators vectorise always.
     """
     if vectorise or jax.default_backend() != "cpu":
-        return jax.vmap(function)
-    return lambda state: jax.lax.map(function, state)
+        axes = None if own_data is None else jax.tree.map(lambda own: 0 if own else None, own_data)
+        return jax.vmap(function, (0, axes))
+    if own_data is None:
+        return lambda state, data: jax.lax.map(lambda own: function(own, data), state)
+
+    def in_turns(state, data):
+        is_own, leaves = jax.tree.leaves(own_data), jax.tree.leaves(data)
+        own = [x for x, apart in zip(leaves, is_own, strict=True) if apart]
+
+        def one(inputs):
+            state, own = inputs
+            rest = iter(own)
+            merged = [next(rest) if apart else x for x, apart in zip(leaves, is_own, strict=True)]
+            return function(state, jax.tree.unflatten(jax.tree.structure(data), merged))
+
+        return jax.lax.map(one, (state, own))
+
+    return in_turns
+
+
+def joined(trees: Sequence[Any]) -> tuple[Any, Any]:
+    """Trees of one structure as one, and a tree that is True where it has its own leaves [len(trees), ...].
+
+    Leaves that are the same in all trees are kept once.
+    """
+    columns = [list(leaves) for leaves in zip(*map(jax.tree.leaves, trees), strict=True)]
+    is_own = [any(x is not leaves[0] and not np.array_equal(x, leaves[0]) for x in leaves) for leaves in columns]
+    merged = [
+        jnp.stack(list(map(jnp.asarray, leaves))) if own else leaves[0]
+        for leaves, own in zip(columns, is_own, strict=True)
+    ]
+    structure = jax.tree.structure(trees[0])
+    return jax.tree.unflatten(structure, merged), jax.tree.unflatten(structure, is_own)
 
 
 def own_share(batch: jax.Array, axis: int = 0) -> jax.Array:

@@ -34,16 +34,9 @@ class Team(NamedTuple):
         """Rows of one learner."""
         return num_envs * self.agents if self.shared else num_envs
 
-    def learners(self, function: Callable[..., Any], shared_args: tuple[int, ...] = ()) -> Callable[..., Any]:
-        """`function` of one learner's arguments for all learners; `shared_args`: positions without an agent axis."""
-        if self.shared:
-            return function
-
-        def lifted(*args):
-            axes = tuple(None if i in shared_args else 0 for i in range(len(args)))
-            return jax.vmap(function, axes)(*args)
-
-        return lifted
+    def learners(self, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """`function(own, common)` of one learner for all: `own` is every learner's own, `common` the same for all."""
+        return function if self.shared else jax.vmap(function, (0, None))
 
     def split(self, key: jax.Array) -> jax.Array:
         """A key for every learner."""
@@ -137,17 +130,17 @@ def trajectory_of(
     end = per_agent(steps.terminated | steps.truncated)
     return team.grouped(
         Trajectory(
-            obs,
-            seen_by_critic(obs, steps.facts),
-            seen_by_critic(final_obs, steps.final_facts),
-            raw,
-            outputs,
-            steps.facts.legal,
-            steps.reward,
-            terminated,
-            truncated,
-            end,
-            weight,
+            obs=obs,
+            critic_obs=seen_by_critic(obs, steps.facts),
+            final_critic_obs=seen_by_critic(final_obs, steps.final_facts),
+            raw_action=raw,
+            outputs=outputs,
+            legal=steps.facts.legal,
+            reward=steps.reward,
+            terminated=terminated,
+            truncated=truncated,
+            episode_end=end,
+            weight=weight,
         )
     )
 

@@ -100,11 +100,16 @@ def critics_of(
     Raises:
         ValueError: `with_preview`, and the environment offers none.
     """
-    preview: Preview | None = None
-    if with_preview:
-        if env.preview is None or isinstance(actions, Choices):
-            raise ValueError(f"algo.critic_preview: {env.name} offers no preview of actions here; set it to false")
-        one, unit = env.preview, actions.unit
-        preview = jax.vmap(jax.vmap(lambda obs, action: one(obs[None], action[None] * unit, env_params)[0]))
     obs_dim = env.observation_space(env_params).shape[1]
-    return Critics(network, arch, obs_dim, actions.dim, preview, isinstance(actions, Choices))
+    if not with_preview:
+        return Critics(network, arch, obs_dim, actions.dim, choices=isinstance(actions, Choices))
+    if env.preview is None or isinstance(actions, Choices):
+        raise ValueError(f"algo.critic_preview: {env.name} offers no preview of actions here; set it to false")
+    of_agents, unit = env.preview, actions.unit
+
+    def of_one(obs, action, env_params):
+        return of_agents(obs[None], action[None] * unit, env_params)[0]
+
+    size = jax.eval_shape(of_one, jnp.zeros(obs_dim), jnp.zeros(actions.dim), env_params).shape[0]
+    preview: Preview = jax.vmap(jax.vmap(of_one, (0, 0, None)), (0, 0, None))
+    return Critics(network, arch, obs_dim, actions.dim, preview, preview_size=size)

@@ -11,6 +11,7 @@ before each action, `q` the values of actions given it.
 Where actions are choices, the head gives the values of all at once and an action is a one-hot row that selects.
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -21,7 +22,8 @@ from purerl.nets.networks import Head, NetworkConfig, initial_carry, make_core
 
 CriticArch = Literal["history", "concat"]
 Reduction = Literal["min", "mean", "q1"]
-Preview = Callable[[jax.Array, jax.Array], jax.Array]
+Preview = Callable[[jax.Array, jax.Array, Any], jax.Array]
+"""`(obs [T, N, d], action [T, N, k], env_params)`: features [T, N, p] of what an action does at once."""
 
 
 class Critics:
@@ -29,8 +31,9 @@ class Critics:
 
     Args:
         arch: how recurrent critics see actions.
-        preview: `(obs [T, N, d], action [T, N, k]) -> [T, N, p]`, what an action does at once, the immediate reward
-            first: the head sees it, and learns what follows that reward.
+        preview: what an action does at once, the immediate reward first: the head sees it, and learns what follows
+            that reward. It reads the environment's parameters, which `seeing` gives.
+        preview_size: p, the number of its features.
         choices: actions are one-hot rows, and `q_each` gives the values of all.
     """
 
@@ -42,10 +45,12 @@ class Critics:
         action_dim: int,
         preview: Preview | None = None,
         choices: bool = False,
+        preview_size: int = 0,
     ):
         if choices and (preview is not None or (config.recurrent and arch == "concat")):
             raise ValueError("critics of choices show no preview and keep the action out of their memory (history)")
         self.config, self.arch, self.preview, self.choices = config, arch, preview, choices
+        self.preview_size, self.env_params = preview_size, None
         self.obs_dim, self.action_dim = obs_dim, action_dim
         self.in_dim = obs_dim + (action_dim if config.recurrent else 0)
         self.core, self.head = make_core(config, self.in_dim), Head(config, action_dim if choices else 1)
@@ -61,8 +66,14 @@ class Critics:
         if not self.choices and not (self.config.recurrent and self.arch == "concat"):
             parts.append(jnp.zeros((1, 1, self.action_dim)))
         if self.preview is not None:
-            parts.append(self.preview(jnp.zeros((1, 1, self.obs_dim)), jnp.zeros((1, 1, self.action_dim))))
+            parts.append(jnp.zeros((1, 1, self.preview_size)))
         return {"core": core, "head": self.head.init(key_head, *parts)}
+
+    def seeing(self, env_params) -> "Critics":
+        """These critics in an environment with these parameters, which a preview reads."""
+        bound = copy.copy(self)
+        bound.env_params = env_params
+        return bound
 
     def history(self, params, obs, action):
         """What each critic knows before each action: leaves [T, N, ...], one tree per critic.
@@ -92,7 +103,7 @@ class Critics:
         """Values [2, T, N] of actions [T, N, k] given the history and the present observation [T, N, d]."""
         if self.choices:
             return jnp.sum(self.q_each(params, history) * action, axis=-1)
-        seen = None if self.preview is None else self.preview(obs, action)
+        seen = None if self.preview is None else self.preview(obs, action, self.env_params)
         return jnp.stack([self._q(p, h, action, seen) for p, h in zip(_each(params), history, strict=True)])
 
     def q_each(self, params, history):

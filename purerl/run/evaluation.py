@@ -28,6 +28,7 @@ def rollout_cases(
     key: jax.Array,
     with_values: bool = False,
     whole: bool = False,
+    own_params: tuple[bool, ...] | None = None,
 ) -> dict[str, Any]:
     """Play every case once, greedily, with every seed's policy.
 
@@ -37,13 +38,14 @@ def rollout_cases(
         case_indices: [N]; the random numbers of a case depend on its index alone, and are the same for all seeds.
         with_values: also the critics' estimates `q1`, `q2`, ... of every step.
         whole: everything that is known of a step, see `envs_jax.episodes.Episodes`.
+        own_params: which leaves of `params` are [S, ...], one for every seed; None: all seeds share them.
 
     Returns:
         The records of `envs_jax.episodes.play` [S, N, T, ...], and [S, N] `q_start`, the mean of the critics at the
         first step, where the algorithm has `q_values`.
     """
 
-    def one_seed(policy: Policy) -> dict[str, Any]:
+    def one_seed(policy: Policy, params: Params) -> dict[str, Any]:
         def act(memory, obs, state, key):
             mask = None if env.action_mask is None else jax.vmap(env.action_mask, (0, None))(state, params)
             return algorithm.act(policy, memory, obs, mask, key, True)
@@ -51,22 +53,25 @@ def rollout_cases(
         memory = algorithm.initial_carry(case_indices.shape)
         records, obs, action = play(env, params, act, memory, case_indices, key, whole)
         if algorithm.q_values is not None:
-            values = _team_values(algorithm, policy, obs[:1], action[:1]) / env.reward_scale
+            values = _team_values(algorithm, policy, obs[:1], action[:1], params) / env.reward_scale
             records["q_start"] = jnp.mean(values[:, :, 0], axis=0)
             if with_values:
-                for number, values in enumerate(_team_values(algorithm, policy, obs, action), start=1):
+                for number, values in enumerate(_team_values(algorithm, policy, obs, action, params), start=1):
                     records[f"q{number}"] = values / env.reward_scale
         return records
 
-    return jax.vmap(one_seed)(policy)
+    axes = None
+    if own_params is not None:
+        axes = jax.tree.unflatten(jax.tree.structure(params), [0 if own else None for own in own_params])
+    return jax.vmap(one_seed, (0, axes))(policy, params)
 
 
-def _team_values(algorithm: Algorithm, policy: Policy, obs: jax.Array, action: jax.Array) -> jax.Array:
+def _team_values(algorithm: Algorithm, policy: Policy, obs: jax.Array, action: jax.Array, params: Params) -> jax.Array:
     """Critics' estimates [critics, N, T], summed over agents, for obs [T, N, A, d] and action [T, N, A, k]."""
     assert algorithm.q_values is not None
     steps, cases, agents = obs.shape[:3]
     values = algorithm.q_values(
-        policy, obs.reshape(steps, cases * agents, -1), action.reshape(steps, cases * agents, -1)
+        policy, obs.reshape(steps, cases * agents, -1), action.reshape(steps, cases * agents, -1), params
     )
     return jnp.swapaxes(values.reshape(-1, steps, cases, agents).sum(axis=-1), 1, 2)
 

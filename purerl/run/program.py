@@ -15,46 +15,58 @@ import jax.numpy as jnp
 from purerl.config import RunConfig, load_config
 from purerl.learn import sharding
 from purerl.run.runs import build
-from purerl.types import Algorithm
+from purerl.types import Algorithm, Data
 
 
 def make_train(config: RunConfig | str | Path) -> Callable[..., tuple[Any, dict[str, Any]]]:
-    """The whole run as a pure function `train(key, hparams=None) -> (state, metrics)`; metrics are stacked [updates].
+    """The whole run as a pure function `train(key, hparams=None, data=None) -> (state, metrics)`; metrics are stacked
+    [updates].
 
-    It jits, and vmaps over keys and over the numbers in `hparams` (default: those of the configuration). It does not
-    log, evaluate or save; `python -m purerl.train` runs the same updates and does. It uses `num_devices` as far as JAX
-    has them here; for several on a CPU, call `purerl.learn.sharding.provide_cpu_devices` before anything is computed.
+    It jits, and vmaps over keys, over the numbers in `hparams` and over those in `data`, the environment's parameters
+    among them (defaults: those of the configuration). It does not log, evaluate or save; `python -m purerl.train` runs
+    the same updates and does. It uses `num_devices` as far as JAX has them here; for several on a CPU, call
+    `purerl.learn.sharding.provide_cpu_devices` before anything is computed.
     """
     config = config if isinstance(config, RunConfig) else load_config(config)
     algorithm = build(config).algorithm
-    if algorithm.read_data is not None:
-        algorithm.read_data()
+    configured = algorithm.load_data()
     spread = sharding.spread_of(config.num_devices, num_seeds=1)
 
-    def train(key: jax.Array, hparams: Any = None) -> tuple[Any, dict[str, Any]]:
-        if hparams is None:
-            # Behind the barrier they are data, as in a chunked run; XLA would otherwise fold them into the loop.
-            hparams = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, algorithm.hparams))
-        whole_run = spread.over(lambda state: scan_updates(algorithm.update, state, algorithm.num_updates))
-        return whole_run(algorithm.init(key, hparams))
+    def train(key: jax.Array, hparams: Any = None, data: Data | None = None) -> tuple[Any, dict[str, Any]]:
+        hparams = _as_input(algorithm.hparams) if hparams is None else hparams
+        data = _as_input(configured) if data is None else data
+        whole_run = spread.over(lambda state, data: scan_updates(algorithm.update, state, data, algorithm.num_updates))
+        return whole_run(algorithm.init(key, hparams, data), data)
 
     return train
 
 
-def scan_updates(update: Callable[[Any], Any], state: Any, count: int) -> tuple[Any, dict[str, Any]]:
+def _as_input(numbers: Any) -> Any:
+    """Numbers that XLA does not fold into the loop, as if they were arguments: so a chunked run computes the same."""
+    return jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, numbers))
+
+
+def scan_updates(update: Callable[[Any, Any], Any], state: Any, data: Any, count: int) -> tuple[Any, dict[str, Any]]:
     """`count` updates in a row; metrics are stacked [updates, ...]."""
-    return jax.lax.scan(lambda state, _: update(state), state, None, length=count)
+    return jax.lax.scan(lambda state, _: update(state, data), state, None, length=count)
 
 
 # Compiled parts
 
 
+Chunk = Callable[[Any, Any], tuple[Any, dict[str, Any]]]
+"""Compiled updates, `(state, data) -> (state, metrics)`; the state is donated."""
+
+
 class Program(NamedTuple):
     init: Callable[..., Any]
+    """`(data)` of a run; `(keys, hparams, data)` of many."""
     place: Callable[[Any], Any]
     """Lays the state out over the devices, as `chunk` wants it."""
-    chunk: Callable[[Any], "Chunk"]
-    """One epoch, compiled for states like its argument (arrays or shapes)."""
+    place_data: Callable[[Any], Any]
+    """Lays out what updates read."""
+    chunk: Callable[[Any, Any], Chunk]
+    """One epoch, compiled for a state and data like its arguments (arrays or shapes)."""
     policy: Callable[[Any], Any]
     """Policies with a leading seed axis, in memory of their own."""
 
@@ -68,65 +80,39 @@ def program_of(algorithm: Algorithm, config: RunConfig, updates_per_epoch: int) 
         program = _program(algorithm.init, algorithm.update, policy, spread, updates_per_epoch)
     else:
         program = program_of_lanes(algorithm, spread, updates_per_epoch, hparams_axis=None)
-    return program._replace(init=lambda: program.init(_seed_keys(config), hparams))
+    return program._replace(init=lambda data: program.init(_seed_keys(config), hparams, data))
 
 
 def program_of_lanes(
-    algorithm: Algorithm, spread: sharding.Spread, updates_per_epoch: int, hparams_axis: int | None = 0
+    algorithm: Algorithm,
+    spread: sharding.Spread,
+    updates_per_epoch: int,
+    hparams_axis: int | None = 0,
+    own_data: Any = None,
 ) -> Program:
-    """Functions of the states of many independent runs; `init(keys, hparams)` takes one key for each.
+    """Functions of the states of many independent runs; `init(keys, hparams, data)` takes one key for each.
 
     Args:
         hparams_axis: 0 where every run has its own `hparams`, None where they share them.
+        own_data: see `sharding.for_each_seed`.
     """
-    init, policy = jax.vmap(algorithm.init, (0, hparams_axis)), jax.vmap(algorithm.policy)
-    update = sharding.for_each_seed(algorithm.update, algorithm.vectorise_seeds)
-    return _program(init, update, policy, spread, updates_per_epoch)
+    data_axes = None if own_data is None else jax.tree.map(lambda own: 0 if own else None, own_data)
+    init, policy = jax.vmap(algorithm.init, (0, hparams_axis, data_axes)), jax.vmap(algorithm.policy)
+    update = sharding.for_each_seed(algorithm.update, algorithm.vectorise_seeds, own_data)
+    return _program(init, update, policy, spread, updates_per_epoch, own_data)
 
 
-def _program(init, update, policy, spread: sharding.Spread, updates_per_epoch: int) -> Program:
+def _program(init, update, policy, spread: sharding.Spread, updates_per_epoch: int, own_data: Any = None) -> Program:
     # A copy, because a jitted function hands back its own input, and that is donated to the next chunk.
     copy_policy = jax.jit(lambda state: jax.tree.map(jnp.copy, policy(state)))
+    updates = spread.over(lambda state, data: scan_updates(update, state, data, updates_per_epoch), own_data)
     return Program(
         init=jax.jit(init),
         place=spread.place,
-        chunk=partial(compiled, spread.over(lambda state: scan_updates(update, state, updates_per_epoch)), spread),
+        place_data=partial(spread.place_data, own_data=own_data),
+        chunk=lambda state, data: jax.jit(updates, donate_argnums=0).lower(state, data).compile(),
         policy=lambda state: jax.device_put(copy_policy(state), jax.devices()[0]),
     )
-
-
-LARGE_CONSTANT_BYTES = 2**20
-
-
-class Chunk(NamedTuple):
-    """Compiled updates; the state that they are called with is donated."""
-
-    program: Any
-    data: list[Any]
-    """Large arrays that every call reads and none changes."""
-
-    def __call__(self, state: Any) -> tuple[Any, dict[str, Any]]:
-        return self.program(state, self.data)
-
-
-def compiled(updates: Callable[[Any], Any], spread: sharding.Spread, state: Any) -> Chunk:
-    """`updates`, compiled for states like `state`.
-
-    Large arrays that `updates` closes over (a recorded dataset) become arguments of the program: as literals they would
-    be written out twice in its text, take seconds to compile and be there once more at run time. In the state they
-    would be there once for every seed and in every checkpoint.
-    """
-    traced, shapes = jax.make_jaxpr(updates, return_shape=True)(state)
-    is_large = [getattr(constant, "nbytes", 0) >= LARGE_CONSTANT_BYTES for constant in traced.consts]
-    large = spread.copy_to_all([c for c, apart in zip(traced.consts, is_large, strict=True) if apart])
-
-    def run(state: Any, large: Any) -> Any:
-        rest = iter(large)
-        constants = [next(rest) if apart else c for c, apart in zip(traced.consts, is_large, strict=True)]
-        leaves = jax.core.eval_jaxpr(traced.jaxpr, constants, *jax.tree.leaves(state))
-        return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
-
-    return Chunk(jax.jit(run, donate_argnums=0).lower(state, large).compile(), large)
 
 
 def _seed_keys(config: RunConfig) -> jax.Array:

@@ -16,7 +16,7 @@ from purerl.errors import ConfigError
 from purerl.run import checkpoint
 from purerl.run.files import read_json
 from purerl.run.stored_config import read_config
-from purerl.types import Algorithm, Policy
+from purerl.types import Algorithm, Data, Policy
 
 CALIBRATION = Path("checkpoints") / "calibration.json"
 """What the environment fitted on the training split, inside the run directory."""
@@ -118,5 +118,10 @@ def pick_seed(run: Run, stacked: Policy, meta: Mapping[str, Any], seed_index: in
 def policy_like(run: Run) -> Policy:
     """Shapes and dtypes of the stacked policies, without running anything."""
     algorithm = run.algorithm
-    single = jax.eval_shape(lambda key: algorithm.policy(algorithm.init(key, algorithm.hparams)), jax.random.key(0))
+    data = Data(run.env.default_params)  # what is recorded does not shape a policy
+
+    def policy(key):
+        return algorithm.policy(algorithm.init(key, algorithm.hparams, data))
+
+    single = jax.eval_shape(policy, jax.random.key(0))
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((run.config.num_seeds, *x.shape), x.dtype), single)

@@ -27,6 +27,7 @@ from purerl.run.process import stop_signals
 from purerl.run.program import program_of
 from purerl.run.runs import Run, build
 from purerl.run.steps import write_step_tables
+from purerl.types import Data
 
 EXIT_OK, EXIT_DIVERGED = 0, 3
 SMALL_WARMUP_SPAN = 0.8
@@ -91,18 +92,17 @@ def run(
     logs.require_packages(config.logging)
     trained = build(config)
     stopping.require_known(config.evaluation, trained.env)
-    if trained.algorithm.read_data is not None:
-        trained.algorithm.read_data()  # before anything is written
+    data = trained.algorithm.load_data()  # before anything is written
     plan = plan_of(trained.algorithm.num_updates, config.epochs)
     open_run_dir(config, run_dir, trained)
     with stop_signals() as stop_requested:
-        return _Session(trained, plan, run_dir, resume, conclude).run(stop_requested)
+        return _Session(trained, data, plan, run_dir, resume, conclude).run(stop_requested)
 
 
 class _Session:
     """One process working on a run: the compiled program, the state and the host's counters of it."""
 
-    def __init__(self, trained: Run, plan: Plan, run_dir: Path, resume: bool, conclude: Conclude):
+    def __init__(self, trained: Run, data: Data, plan: Plan, run_dir: Path, resume: bool, conclude: Conclude):
         self.trained, self.conclude = trained, conclude
         self.config, self.algorithm, self.env = trained.config, trained.algorithm, trained.env
         self.plan, self.run_dir = plan, run_dir
@@ -118,21 +118,22 @@ class _Session:
         self.metadata = {**first_metadata(self.config, plan, run_dir if resume else None), **sizes}
         self._write_metadata("running")
         self._print_plan()
-        self.state, self.best_policy = self._first_state(resume)
+        self.state, self.best_policy = self._first_state(data, resume)
+        self.data = self.program.place_data(data)
         self.wall_clock_before_s = self.counters.wall_clock_s
 
     # Start
 
-    def _first_state(self, resume: bool) -> tuple[Any, Any]:
+    def _first_state(self, data: Data, resume: bool) -> tuple[Any, Any]:
         """Initial or restored state, and the best policies so far."""
         saved = resume and checkpoint.available(self.checkpoints)
         if resume and not saved:
             print("no checkpoint yet: the run starts from its beginning")
         if saved and self.config.checkpointing.save_replay:
-            like = jax.eval_shape(self.program.init)
+            like = jax.eval_shape(self.program.init, data)
         else:
             with self._timed("init_s"):
-                like = jax.block_until_ready(self.program.init())
+                like = jax.block_until_ready(self.program.init(data))
         if not saved:
             self._report_warmup(like)
             return self.program.place(like), self.program.policy(like)
@@ -205,13 +206,13 @@ class _Session:
         """So many updates, compiled when they are first asked for."""
         if updates not in self.chunks:
             with self._timed("compile_s"):
-                self.chunks[updates] = program_of(self.algorithm, self.config, updates).chunk(self.state)
+                self.chunks[updates] = program_of(self.algorithm, self.config, updates).chunk(self.state, self.data)
         return self.chunks[updates]
 
     def _epoch(self, log, screen, stop_requested) -> metrics.BadMetric | None:
         """One chunk and all that follows it; a bad metric means that nothing of this chunk was kept."""
         chunk, start = self._chunk(self.plan.updates_of(self.counters.epoch + 1)), time.monotonic()
-        self.state, on_device = chunk(self.state)
+        self.state, on_device = chunk(self.state, self.data)
         done = metrics.host_metrics(jax.device_get(on_device))
         seconds = time.monotonic() - start
         self.times["train_s"] += seconds

@@ -1,8 +1,8 @@
 """Points of a sweep: swept keys, the configurations they stand for, and which of them share a compiled program.
 
-Points share a program exactly if their programs, lowered with the algorithm's `hparams` as arguments, are the same
-text. So no list of keys can go stale: a key that changes anything but `hparams` (a shape, a branch that a number
-switches on) leads to a program of its own.
+Points share a program exactly if their programs, lowered with the algorithm's `hparams` and the environment's
+parameters as arguments, are the same text. So no list of keys can go stale: a key that changes anything but these
+numbers (a shape, a branch that a number switches on) leads to a program of its own.
 """
 
 import hashlib
@@ -16,11 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 import yaml
 
+from envs_jax.base import Environment
 from purerl.config import RunConfig, config_hash, resolve_config
 from purerl.errors import ConfigError
+from purerl.learn.sharding import joined
 from purerl.run.evaluation import rollout_cases
 from purerl.run.plan import Plan, plan_of
 from purerl.run.runs import Run, build
+from purerl.types import Data
 from purerl.yaml_rules import parse_yaml
 
 Point = dict[str, Any]
@@ -156,49 +159,64 @@ class Group(NamedTuple):
 
     points: tuple[int, ...]
     run: Run
-    """Of the first point; the others differ in `hparams` only."""
+    """Of the first point; the others differ in `hparams` and numbers of the environment only."""
     plan: Plan
     hparams: Any
     """Leaves [points]."""
+    data: Data
+    """What updates read; leaves in which the points differ are [points, ...]."""
+    own_data: Data
+    """True for those leaves, False for shared ones."""
+    envs: tuple[Environment, ...]
+    """Of every point."""
 
 
 def groups_of(configs: Sequence[RunConfig]) -> list[Group]:
     """Points by the program that trains them, in the order of the first of each."""
-    envs: dict[str, Any] = {}
+    envs: dict[str, Environment] = {}
     members: dict[str, list[int]] = {}
-    runs = []
+    runs, loaded = [], []
     for number, config in enumerate(configs):
         settings = json.dumps(config.env, sort_keys=True)
         run = build(config, env=envs.get(settings))
         envs[settings] = run.env
-        members.setdefault(f"{settings} {program_fingerprint(run)}", []).append(number)
+        data = run.algorithm.load_data()
+        members.setdefault(program_fingerprint(run, data), []).append(number)
         runs.append(run)
-    return [
-        Group(
-            tuple(numbers),
-            runs[numbers[0]],
-            plan_of(runs[numbers[0]].algorithm.num_updates, configs[0].epochs),
-            jax.tree.map(_stacked, *(runs[number].algorithm.hparams for number in numbers)),
-        )
-        for numbers in members.values()
-    ]
+        loaded.append(data)
+    return [_group([runs[n] for n in numbers], [loaded[n] for n in numbers], numbers) for numbers in members.values()]
 
 
-def program_fingerprint(run: Run) -> str:
-    """Hash of all that is compiled for a run: `init`, `update`, `policy` and `act`, with `hparams` as arguments."""
+def _group(runs: Sequence[Run], loaded: Sequence[Data], numbers: Sequence[int]) -> Group:
+    first = runs[0]
+    data, own_data = joined(loaded)
+    return Group(
+        points=tuple(numbers),
+        run=first,
+        plan=plan_of(first.algorithm.num_updates, first.config.epochs),
+        hparams=jax.tree.map(_stacked, *(run.algorithm.hparams for run in runs)),
+        data=data,
+        own_data=own_data,
+        envs=tuple(run.env for run in runs),
+    )
+
+
+def program_fingerprint(run: Run, data: Data) -> str:
+    """Hash of all that is compiled for a run: `init`, `update`, `policy` and `act`, with `hparams`, `data` and the
+    parameters of the evaluation as arguments."""
     algorithm, env = run.algorithm, run.env
 
-    def everything(key, key_play, hparams, params):
-        state, metrics = algorithm.update(algorithm.init(key, hparams))
+    def everything(key, key_play, hparams, data, params):
+        state, metrics = algorithm.update(algorithm.init(key, hparams, data), data)
         policy = jax.tree.map(lambda x: x[None], algorithm.policy(state))
         return metrics, rollout_cases(algorithm, env, params, policy, jnp.zeros(1, jnp.int32), key_play)
 
-    params = env.split_params(run.config.evaluation.split)
-    lowered = jax.jit(everything).lower(jax.random.key(0), jax.random.key(1), _strong(algorithm.hparams), params)
+    numbers = _strong(algorithm.hparams), _strong(data), _strong(env.split_params(run.config.evaluation.split))
+    lowered = jax.jit(everything).lower(jax.random.key(0), jax.random.key(1), *numbers)
     counts = (
         algorithm.num_updates, algorithm.env_steps_per_update, algorithm.warmup_env_steps, algorithm.vectorise_seeds,
     )  # fmt: skip
-    return hashlib.sha256(f"{counts} {lowered.as_text()}".encode()).hexdigest()
+    return hashlib.sha256(f"{env.name} {counts} {lowered.as_text()}".encode()).hexdigest()
 
 
 def without_effect(groups: Sequence[Group]) -> list[tuple[int, int]]:
@@ -206,7 +224,9 @@ def without_effect(groups: Sequence[Group]) -> list[tuple[int, int]]:
     pairs = []
     for group in groups:
         seen: dict[bytes, int] = {}
-        columns = np.stack([np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(group.hparams)], axis=1)
+        own = [leaf for leaf, is_own in zip(*map(jax.tree.leaves, (group.data, group.own_data)), strict=True) if is_own]
+        rows = [np.asarray(leaf, np.float64) for leaf in (*jax.tree.leaves(group.hparams), *own)]
+        columns = np.concatenate([row.reshape(len(group.points), -1) for row in rows], axis=1)
         for number, row in zip(group.points, columns, strict=True):
             if (earlier := seen.setdefault(row.tobytes(), number)) != number:
                 pairs.append((earlier, number))

@@ -16,11 +16,10 @@ import numpy as np
 from purerl.config import RunConfig, config_hash
 from purerl.errors import ConfigError
 from purerl.run import checkpoint
-from purerl.run.evaluation import make_evaluate
 from purerl.run.files import read_json, sealed, write_json
 from purerl.run.plan import env_steps_after
 from purerl.run.runs import Run, policy_like
-from purerl.sweeps.lanes import Lane, Part, Progress, Report, compile_for, lanes_of, train_part
+from purerl.sweeps.lanes import Lane, Part, Progress, Report, compile_for, lanes_of, scored_in, train_part
 from purerl.sweeps.points import Group, Point, groups_of, how_swept, label, point_configs, without_effect
 
 
@@ -59,7 +58,8 @@ class Sweep:
 
     def run_of(self, point: int) -> Run:
         """Environment and algorithm that evaluate the policies of a point."""
-        return next(group.run for group in self.groups if point in group.points)
+        group = next(group for group in self.groups if point in group.points)
+        return group.run._replace(env=group.envs[group.points.index(point)])
 
 
 def train_points(
@@ -143,7 +143,7 @@ def _train_group(group: Group, number: int, seeds, at_once, directory, stop, rep
     if stop():
         return None
     compiled = compile_for(group, len(lanes), at_once, size)
-    evaluate = make_evaluate(group.run.algorithm, group.run.env, directory / "bounds" if directory else None)
+    scored = scored_in(group, directory / "bounds" if directory else None)
     files.write_layout(compiled.size)
     compile_s, parts = compiled.seconds, []
     for start in range(0, len(lanes), compiled.size):
@@ -152,7 +152,7 @@ def _train_group(group: Group, number: int, seeds, at_once, directory, stop, rep
             report(f"program {number + 1}: runs {start + 1} to {start + len(own)} of {len(lanes)} at once")
             # The last part is filled up with copies of its last lane, so that all parts share one compiled program.
             filled = own + own[-1:] * (compiled.size - len(own))
-            trained = train_part(group, compiled, evaluate, filled, files.states(start), stop, report)
+            trained = train_part(group, compiled, scored, filled, files.states(start), stop, report)
             if trained is None:
                 return None
             done[start] = _own_lanes(group, own, *trained)

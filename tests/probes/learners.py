@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from probe_worlds import LENGTH, Probe, probe_world, stacked
+from shared import with_data
 
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
@@ -49,7 +50,7 @@ def trained(learner: Learner, probes: dict[str, Probe], episode_length: int | No
     @jax.jit
     def train(probes, keys):
         def one(probe, key):
-            algorithm = learner.make(learner.config, env, probe)
+            algorithm = with_data(learner.make(learner.config, env, probe))
             state = algorithm.init(key, algorithm.hparams)
             return jax.lax.scan(lambda s, _: (algorithm.update(s)[0], None), state, length=learner.updates)[0]
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from learners import GAMMA, Ask
 from probe_worlds import Probe, probe_world, stacked
+from shared import with_data
 
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
@@ -44,14 +45,13 @@ def spaces(size: int, action_space) -> Environment:
 
 def trained(module, config, env: Environment, updates: int, hparams=None):
     """Policy after `updates` calls; with `hparams` of a leading axis one for each."""
-    algorithm = module.make(config, env)
+    algorithm = with_data(module.make(config, env))
 
     @jax.jit
     def train(key, hparams):
         state = algorithm.init(key, hparams)
         return algorithm.policy(jax.lax.scan(lambda s, _: (algorithm.update(s)[0], None), state, length=updates)[0])
 
-    algorithm.read_data()
     with jax.debug_key_reuse(True):
         if hparams is None:
             return algorithm, train(jax.random.key(0), algorithm.hparams)
@@ -99,6 +99,6 @@ def trained_on_records(of: dict[str, Probe], file) -> Ask:
     def ask(name, obs):
         obs = jnp.asarray(numbered(np.asarray(obs, np.float32), list(of).index(name), len(of)))
         action, _ = algorithm.act(policy, (), obs, None, None, True)
-        return np.asarray(algorithm.q_values(policy, obs, action)).mean(axis=0), np.asarray(action)[..., 0]
+        return np.asarray(algorithm.q_values(policy, obs, action, None)).mean(axis=0), np.asarray(action)[..., 0]
 
     return ask

@@ -46,7 +46,7 @@ def test_unseen_actions_are_not_overestimated(tmp_path):
     for index in range(2):
         policy = jax.tree.map(lambda x, i=index: x[i], policies)
         chosen.append(float(algorithm.act(policy, (), obs[0, :1], None, None, True)[0][0, 0]))
-        value.append(np.asarray(algorithm.q_values(policy, obs, asked)).mean(axis=0)[0])
+        value.append(np.asarray(algorithm.q_values(policy, obs, asked, None)).mean(axis=0)[0])
     assert chosen[0] > 0.7 and value[0][1] > 0.6, "the probe tempts"
     assert chosen[1] < BRINK + 0.15
     assert value[1][1] < value[1][0] - 0.3, "what nobody has tried is worth less than the best that was tried"
@@ -105,7 +105,7 @@ def test_agents_out_of_play_teach_nothing(tmp_path):
     np.testing.assert_array_equal(data.terminated[0].sum(axis=0), [32, 64])
     dataset.write(tmp_path / "leaving.npz", data)
     algorithm, policy = trained(cql, cql.Config(dataset=str(tmp_path / "leaving.npz"), **CONFIG), env, updates=6)
-    value = algorithm.q_values(policy, jnp.zeros((1, 1, 1)), jnp.zeros((1, 1, 1))).mean()
-    later = algorithm.q_values(policy, jnp.ones((1, 1, 1)), jnp.zeros((1, 1, 1))).mean()
+    value = algorithm.q_values(policy, jnp.zeros((1, 1, 1)), jnp.zeros((1, 1, 1)), None).mean()
+    later = algorithm.q_values(policy, jnp.ones((1, 1, 1)), jnp.zeros((1, 1, 1)), None).mean()
     np.testing.assert_allclose(later, 1.0, atol=0.15)
     np.testing.assert_allclose(value, (1 + GAMMA + 1) / 2, atol=0.2)

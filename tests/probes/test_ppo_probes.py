@@ -15,6 +15,7 @@ from probe_worlds import (
     tempted_actions,
     tempting_world,
 )
+from shared import with_data
 
 from envs_jax.base import Environment
 from envs_jax.spaces import Box
@@ -26,7 +27,7 @@ from purerl.nets.actor_critic import ActorCritic
 
 @pytest.fixture(scope="module")
 def tempted():
-    algorithm = ppo.make(PPO.model_copy(update={"entropy_coef": 0.01}), tempting_world())
+    algorithm = with_data(ppo.make(PPO.model_copy(update={"entropy_coef": 0.01}), tempting_world()))
     return algorithm, *after_updates(algorithm, updates=30)
 
 
@@ -45,7 +46,7 @@ def test_the_best_legal_action_is_learned(tempted):
 
 def learned(env: Environment, updates: int, **changes):
     """`(algorithm, state)` after some updates of the feed-forward recipe."""
-    algorithm = ppo.make(PPO.model_copy(update=changes), env)
+    algorithm = with_data(ppo.make(PPO.model_copy(update=changes), env))
     return algorithm, after_updates(algorithm, updates)[0]
 
 

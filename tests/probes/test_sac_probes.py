@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from learners import SAC, soft_nets
 from probe_worlds import after_updates, tempted_actions, tempting_world
+from shared import with_data
 
 from purerl.algos import sac
 
@@ -13,7 +14,7 @@ from purerl.algos import sac
 def tempted():
     env = tempting_world(endless=True)
     config = SAC.model_copy(update={"n_step": 1})
-    algorithm = sac.make(config, env)
+    algorithm = with_data(sac.make(config, env))
     return algorithm, soft_nets(config, env), *after_updates(algorithm, updates=120)
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment, Score
 from envs_jax.spaces import Box
-from purerl.types import Algorithm
+from purerl.types import Algorithm, Data
 
 LENGTH = 5
 TARGETS = {"train": np.linspace(-0.5, 0.5, 7), "val": np.linspace(-0.4, 0.4, 4), "test": np.linspace(-0.3, 0.6, 5)}
@@ -28,6 +28,12 @@ class EnvConfig(BaseModel):
     calibration: dict | None = None
 
 
+class TrackParams(NamedTuple):
+    targets: jax.Array
+    scale: float
+    """Of observed targets."""
+
+
 class TrackState(NamedTuple):
     target: jax.Array
     time: jax.Array
@@ -36,30 +42,31 @@ class TrackState(NamedTuple):
 def make_env(**settings) -> Environment:
     """Reach a constant target with the action: reward -(action - target)^2, five steps, cases with known targets."""
     config = EnvConfig(**settings)
-    splits = {name: jnp.asarray(t * config.target_scale, jnp.float32) for name, t in TARGETS.items()}
+    targets = {name: jnp.asarray(t * config.target_scale, jnp.float32) for name, t in TARGETS.items()}
     if config.data_path is not None:
-        splits["test"] = jnp.asarray(np.loadtxt(config.data_path, ndmin=1), jnp.float32)
-    calibration = config.calibration or {"scale": float(np.abs(splits["train"]).max())}
+        targets["test"] = jnp.asarray(np.loadtxt(config.data_path, ndmin=1), jnp.float32)
+    calibration = config.calibration or {"scale": float(np.abs(targets["train"]).max())}
+    splits = {name: TrackParams(t, calibration["scale"]) for name, t in targets.items()}
 
-    def observe(state):
-        return jnp.stack([state.target / calibration["scale"], jnp.ones(())])
+    def observe(state, params):
+        return jnp.stack([state.target / params.scale, jnp.ones(())])
 
     def reset_case(key, index, params):
-        state = TrackState(params[index], jnp.zeros((), jnp.int32))
-        return observe(state), state
+        state = TrackState(params.targets[index], jnp.zeros((), jnp.int32))
+        return observe(state, params), state
 
     def reset_env(key, params):
-        return reset_case(key, jax.random.randint(key, (), 0, params.shape[0]), params)
+        return reset_case(key, jax.random.randint(key, (), 0, params.targets.shape[0]), params)
 
     def step_env(key, state, action, params):
         reward = -((action[0] - state.target) ** 2)
         state = TrackState(state.target, state.time + 1)
         info = {"target": state.target, "cost": -reward}
-        return observe(state), state, reward, state.time == LENGTH, jnp.zeros((), bool), info
+        return observe(state, params), state, reward, state.time == LENGTH, jnp.zeros((), bool), info
 
     def score(split, records, cache_dir=None):
         gain = (records["reward"].sum(axis=2, dtype=np.float64)).mean(axis=1)
-        idle = -LENGTH * float((np.asarray(splits[split])[records["case"][0, :, 0]] ** 2).mean())
+        idle = -LENGTH * float((np.asarray(targets[split])[records["case"][0, :, 0]] ** 2).mean())
         percent = (100 * (gain - idle) / -idle).tolist()
         return Score("points", gain.tolist(), {"idle": idle}, 0.0, percent, {})
 
@@ -73,7 +80,7 @@ def make_env(**settings) -> Environment:
         episode_length=LENGTH,
         max_episode_length=LENGTH,
         splits=splits,
-        num_cases=lambda params: params.shape[0],
+        num_cases=lambda params: params.targets.shape[0],
         reset_case=reset_case,
         score=score,
         differentiable=True,
@@ -117,7 +124,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
     def initial_carry(batch_shape):
         return jnp.zeros((*batch_shape, 1, 1))
 
-    def play(weights, key):
+    def play(weights, env_params, key):
         """One episode of every environment: first observation, target and mean return."""
         key_reset, key_noise = jax.random.split(key)
         obs, state = jax.vmap(env.reset_env, (0, None))(jax.random.split(key_reset, config.num_envs), env_params)
@@ -134,16 +141,16 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         items = jnp.concatenate([obs[:, 0], state.target[:, None]], axis=1)
         return items, reward.sum(axis=(0, 2)).mean()
 
-    def init(key, hparams):
+    def init(key, hparams, data):
         key_weights, key_ring, key = jax.random.split(key, 3)
         weights = jax.random.normal(key_weights, (2, 1))
-        items, _ = play(weights, key_ring)
+        items, _ = play(weights, data.env_params, key_ring)
         ring = jnp.zeros((config.capacity, 3)).at[: config.num_envs].set(items)
         return State(weights, ring, key, jnp.zeros((), jnp.int32), jax.tree.map(jnp.asarray, hparams))
 
-    def update(state):
+    def update(state, data):
         key, key_play, key_batch = jax.random.split(state.key, 3)
-        items, mean_return = play(state.weights, key_play)
+        items, mean_return = play(state.weights, data.env_params, key_play)
         start = (state.updates * config.num_envs) % config.capacity
         ring = jax.lax.dynamic_update_slice_in_dim(state.ring, items, start, axis=0)
         batch = ring[jax.random.randint(key_batch, (8,), 0, config.capacity)]
@@ -168,6 +175,8 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         act=act,
         initial_carry=initial_carry,
         hparams=HParams(config.learning_rate),
+        load_data=lambda: Data(env_params),
+        replay_field="ring",
         env_steps_per_update=steps,
         gradient_steps_per_update=1,
         warmup_env_steps=steps,

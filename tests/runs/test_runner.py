@@ -26,7 +26,9 @@ def last_state(run_dir, config_path, *overrides):
     """State in the newest checkpoint."""
     run = runs.build(load_config(config_path, overrides))
     compiled = program.program_of(run.algorithm, run.config, 1)
-    tree, _ = checkpoint.restore(run_dir / "checkpoints", {"state": jax.eval_shape(compiled.init)})
+    tree, _ = checkpoint.restore(
+        run_dir / "checkpoints", {"state": jax.eval_shape(compiled.init, run.algorithm.load_data())}
+    )
     return tree["state"]
 
 
@@ -121,9 +123,9 @@ def test_an_update_is_traced_once(config_file, tmp_path, monkeypatch):
     def counting_make(*args):
         algorithm = make(*args)
 
-        def update(state):
+        def update(state, data):
             traces.append(None)
-            return algorithm.update(state)
+            return algorithm.update(state, data)
 
         return algorithm._replace(update=update)
 

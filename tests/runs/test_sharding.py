@@ -56,9 +56,10 @@ CONFIG = {**BASE, "algo": TD3, "epochs": 3}
 def after_one_epoch(**changes):
     """Policies (with a seed axis), metrics and state after two updates, by default of a small LSTM-TD3."""
     config = resolve_config({**CONFIG, **changes}, "test")
-    program = program_of(build(config).algorithm, config, updates_per_epoch=2)
-    state = program.place(program.init())
-    state, metrics = program.chunk(state)(state)
+    algorithm = build(config).algorithm
+    program, data = program_of(algorithm, config, updates_per_epoch=2), algorithm.load_data()
+    state, placed = program.place(program.init(data)), program.place_data(data)
+    state, metrics = program.chunk(state, placed)(state, placed)
     return jax.device_get(program.policy(state)), jax.device_get(metrics), state
 
 

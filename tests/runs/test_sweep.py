@@ -99,6 +99,18 @@ def test_a_point_and_seed_of_ppo_is_the_single_run_with_its_schedule():
     assert_lanes_are_single_runs(trained, config, policy, only=(1,), with_scores=False)
 
 
+def test_numbers_of_the_environment_share_one_program(monkeypatch):
+    """Every lane learns and is scored in the environment of its own point."""
+    compiled, compile_for = [], training.compile_for
+    monkeypatch.setattr(training, "compile_for", lambda *args: compiled.append(args) or compile_for(*args))
+    grid = points.grid({"env.target_scale": [0.5, 1.0, 2.0], "algo.learning_rate": RATES})
+    trained = sweep.train_points(config_of(), grid, seeds=1)
+    assert trained.keys == {"env.target_scale": "traced", "algo.learning_rate": "traced"}
+    assert len(trained.groups) == len(compiled) == 1
+    assert len(np.unique(trained.scores)) == 6
+    assert_lanes_are_single_runs(trained, config_of(), lambda state: state.weights, only=(1, 4))
+
+
 def test_a_key_that_sets_shapes_is_trained_in_sequence():
     grid = points.grid({"algo.num_envs": [2, 4], "algo.learning_rate": RATES})
     trained = sweep.train_points(config_of(), grid, seeds=1)

@@ -5,6 +5,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from shared import with_data
 
 from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete
@@ -65,7 +66,8 @@ class Run:
     """A compiled algorithm in which every use of a random key is checked; `update` is donated and traced once."""
 
     def __init__(self, module, config, updates: int, env: Environment | None = None):
-        self.algorithm = module.make(config, marker_world() if env is None else env)
+        self.config = config
+        self.algorithm = with_data(module.make(config, marker_world() if env is None else env))
         self._init = jax.jit(self.algorithm.init)
         chex.clear_trace_counter()  # it takes runs that one fixture makes for the same
         update = chex.assert_max_traces(self.algorithm.update, n=1)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from shared import with_data
 
 from envs_jax.base import Environment
 from envs_jax.spaces import Box, Discrete
@@ -77,7 +78,7 @@ KINDS = {"episodes": EPISODES, "windows": WINDOWS, "recurrent": RECURRENT}
 
 def started(config, env, seed=0):
     """`(bound, state)` at the start of a run."""
-    algorithm = apg.make(config, env)
+    algorithm = with_data(apg.make(config, env))
     return apg.bind(config, env), jax.jit(algorithm.init)(jax.random.key(seed), algorithm.hparams)
 
 
@@ -165,7 +166,7 @@ def test_linear_quadratic_control_finds_the_optimal_gains():
                 "lr_schedule": Schedule(type="cosine"), "total_env_steps": 400 * 64 * length}
     )  # fmt: skip
     world = spring_world(length, observe=lambda x, step: x * jax.nn.one_hot(step.astype(int), length))
-    algorithm = apg.make(config, world)
+    algorithm = with_data(apg.make(config, world))
 
     @jax.jit
     def train(key):
@@ -217,7 +218,7 @@ def test_the_next_value_is_that_of_the_true_final_observation(recurrent):
 
 
 def one_update(config, env, seed=0):
-    algorithm = apg.make(config, env)
+    algorithm = with_data(apg.make(config, env))
     with jax.debug_key_reuse(True):
         before = jax.jit(algorithm.init)(jax.random.key(seed), algorithm.hparams)
         return before, *jax.jit(algorithm.update)(before)
@@ -257,7 +258,7 @@ def test_a_gradient_that_is_not_finite_leaves_the_actor_as_it_was():
 
 
 def test_acting_is_greedy_and_in_the_units_of_the_environment():
-    algorithm = apg.make(WINDOWS, spring_world(cut="truncated", action_space=lambda p: Box(0.0, 4.0, (1,))))
+    algorithm = with_data(apg.make(WINDOWS, spring_world(cut="truncated", action_space=lambda p: Box(0.0, 4.0, (1,)))))
     policy = algorithm.policy(algorithm.init(jax.random.key(0), algorithm.hparams))
     action, _ = algorithm.act(policy, (), 100 * jnp.ones((5, 1, 2)), None, jax.random.key(0), False)
     assert action.shape == (5, 1, 1)
@@ -273,7 +274,7 @@ def several(update, count):
 def test_two_chunks_are_one_run_and_traced_once(kind):
     """Bit for bit, with donated states."""
     chex.clear_trace_counter()  # it counts functions of one name together
-    algorithm = apg.make(KINDS[kind], spring_world(cut="truncated"))
+    algorithm = with_data(apg.make(KINDS[kind], spring_world(cut="truncated")))
     init = jax.jit(algorithm.init)
     chunk = jax.jit(several(chex.assert_max_traces(algorithm.update, n=1), 1), donate_argnums=0)
     whole = jax.jit(several(algorithm.update, 2))(init(jax.random.key(5), algorithm.hparams))
@@ -284,7 +285,7 @@ def test_two_chunks_are_one_run_and_traced_once(kind):
 
 @pytest.mark.slow
 def test_a_seed_under_vmap_is_a_single_run():
-    algorithm = apg.make(WINDOWS, spring_world(cut="truncated"))
+    algorithm = with_data(apg.make(WINDOWS, spring_world(cut="truncated")))
     train = lambda seed: several(algorithm.update, 2)(algorithm.init(jax.random.key(seed), algorithm.hparams)).actor  # noqa: E731
     many, single = jax.jit(jax.vmap(train))(jnp.array([5, 6])), jax.jit(train)(6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, rtol=1e-4, atol=1e-6), many, single)
@@ -312,7 +313,7 @@ STATIC = {
 
 
 def program(config) -> str:
-    algorithm = apg.make(config, spring_world(cut="truncated"))
+    algorithm = with_data(apg.make(config, spring_world(cut="truncated")))
     state = jax.eval_shape(algorithm.init, jax.random.key(0), algorithm.hparams)
     return str(jax.make_jaxpr(algorithm.update)(state))
 
@@ -331,7 +332,7 @@ def test_every_static_key_changes_the_program(key, base_program):
 
 
 def test_every_traced_number_changes_the_update():
-    algorithm = apg.make(WINDOWS, spring_world(cut="truncated"))
+    algorithm = with_data(apg.make(WINDOWS, spring_world(cut="truncated")))
     update = jax.jit(lambda s: algorithm.update(algorithm.update(s)[0])[0])
     result = lambda h: jax.tree.leaves((  # noqa: E731
         lambda s: (s.actor, s.critic.target))(update(algorithm.init(jax.random.key(0), h))))  # fmt: skip
@@ -365,7 +366,7 @@ def test_an_unknown_key_is_refused():
 )
 def test_environments_that_do_not_fit_are_refused_in_one_line(changes, world, message):
     with pytest.raises(ValueError, match=message) as refusal:
-        apg.make(EPISODES.model_copy(update=changes), spring_world(**world))
+        with_data(apg.make(EPISODES.model_copy(update=changes), spring_world(**world)))
     assert "\n" not in str(refusal.value)
 
 

@@ -45,8 +45,9 @@ def test_configuration_builds_and_traces(path, tmp_path):
     config = load_suite(path)[0]  # members of a suite differ in the scenario alone
     config = with_data(config, tmp_path / "data.npz")
     algorithm = build(config).algorithm
-    state = jax.eval_shape(algorithm.init, jax.random.key(0), algorithm.hparams)
-    after, metrics = jax.eval_shape(algorithm.update, state)
+    data = algorithm.load_data()
+    state = jax.eval_shape(algorithm.init, jax.random.key(0), algorithm.hparams, data)
+    after, metrics = jax.eval_shape(algorithm.update, state, data)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
     assert any(name.endswith("_loss") for name in metrics)
     assert plan_of(algorithm.num_updates, config.epochs).longer_epochs == 0, "one compiled program is enough"

@@ -13,13 +13,14 @@ from replay_cases import SMALL, SMALL_LSTM, Run, T, copied, marker_world, plain_
 from envs_jax.spaces import Box, Discrete
 from purerl.algos import bc, cql
 from purerl.errors import ConfigError
-from purerl.learn import dataset, offline, sharding
+from purerl.learn import dataset, offline
 from purerl.learn.buffers import Sequences
 from purerl.nets.actions import Actions, Choices
 from purerl.nets.critics import Critics
 from purerl.nets.networks import NetworkConfig
 from purerl.nets.policies import SoftPolicy
 from purerl.run import program
+from purerl.types import Data
 
 RANGE = Actions(np.array([-1.0]), np.array([1.0]), np.array([2.0]), sigmoid=False)
 GAMMA, ALPHA, WEIGHT = 0.9, 0.3, 2.0
@@ -330,19 +331,16 @@ def test_seeds_under_vmap_equal_single_runs(ran, same_keys):
         np.testing.assert_allclose(a[1], b, rtol=2e-4, atol=1e-5)
 
 
-def test_chunks_equal_the_whole_with_the_data_as_arguments_of_the_program(ran, monkeypatch):
-    monkeypatch.setattr(program, "LARGE_CONSTANT_BYTES", 1)  # all constants
+def test_chunks_equal_the_whole_with_the_data_as_arguments_of_the_program(ran, files):
     run = ran("cloning")
-    start = run.history[0]
-
-    def over(count):
-        updates = lambda state: program.scan_updates(run.algorithm.update, state, count)  # noqa: E731
-        return program.compiled(updates, sharding.spread_of(1, 1), start)
-
-    whole, half = over(4), over(2)
-    chunked, first_metrics = half(copied(start))
-    chunked, _ = half(chunked)
-    assert trees_equal(chunked, whole(copied(start))[0])
+    start, algorithm = run.history[0], cql.make(run.config, marker_world())
+    data = algorithm.load_data()
+    over = jax.jit(
+        lambda state, data, count: program.scan_updates(algorithm.update, state, data, count), static_argnums=2
+    )
+    chunked, first_metrics = over(copied(start), data, 2)
+    chunked, _ = over(chunked, data, 2)
+    assert trees_equal(chunked, over(copied(start), data, 4)[0])
     single = [float(metrics["actor_loss"]) for metrics in run.metrics[:2]]
     np.testing.assert_allclose(first_metrics["actor_loss"], single, rtol=1e-5)
 
@@ -362,17 +360,15 @@ def test_acting_is_greedy_or_random_and_masked(ran):
 def test_nothing_is_read_before_training(tmp_path):
     missing = str(tmp_path / "gone.npz")
     algorithm = cql.make(cql.Config(dataset=missing, **CQL), marker_world())
-    state = jax.eval_shape(algorithm.init, jax.random.key(0), algorithm.hparams)
+    jax.eval_shape(algorithm.init, jax.random.key(0), algorithm.hparams, Data(None))
     with pytest.raises(ConfigError, match=r"gone\.npz: no such dataset; record it with"):
-        algorithm.read_data()
-    with pytest.raises(ConfigError, match=r"gone\.npz: no such dataset"):
-        jax.eval_shape(algorithm.update, state)
+        algorithm.load_data()
 
 
 def test_data_of_another_world_keep_a_run_from_starting(files):
     other = marker_world(observation_space=lambda params: Box(-1.0, 1.0, (5,)))
     with pytest.raises(ConfigError, match="observation size: 3, here 5"):
-        cql.make(cql.Config(dataset=files["range"], **CQL), other).read_data()
+        cql.make(cql.Config(dataset=files["range"], **CQL), other).load_data()
     assert json.loads(metadata().model_dump_json())["world"]["observation_size"] == 3
 
 

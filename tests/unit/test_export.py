@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export as jax_export
+from shared import with_data
 
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
@@ -45,7 +46,7 @@ def masked_world(kind: str) -> Environment:
 @pytest.mark.parametrize("kind", SPACES)
 def test_masks_memory_and_mixed_actions_survive_the_export(kind, monkeypatch):
     env = with_agent_axis(masked_world(kind))
-    algorithm = ppo.make(ppo.Config(actor=MEMORY, critic=MEMORY), env)
+    algorithm = with_data(ppo.make(ppo.Config(actor=MEMORY, critic=MEMORY), env))
     policy = algorithm.policy(algorithm.init(jax.random.key(0), algorithm.hparams))
     policy = policy._replace(actor=jax.tree.map(lambda x: 3 * x + 0.1, policy.actor))
     settings = SimpleNamespace(env={"name": "masked"}, algo={"name": "ppo"}, seed=0)

@@ -11,6 +11,7 @@ import pytest
 from onpolicy_cases import LEGAL, LINEAR, LSTM, layer, linear_case, log_softmax, walk_world
 from pydantic import ValidationError
 from replay_cases import Run, copied, trees_equal
+from shared import with_data
 
 from envs_jax.spaces import Discrete
 from purerl.algos import impala, ppo
@@ -176,8 +177,8 @@ def test_without_lag_the_result_is_that_of_ppo(name, same_keys):
     changes = {**SHARED, **ON_POLICY[name]}
     env, lam = (restricted_walk(), 1.0) if name == "impala" else (walk_world(goal=0.15), 0.7)
 
-    ours = impala.make(impala.Config(name=name, actor_lag=0, vtrace_lambda=lam, **changes), env)
-    theirs = ppo.make(ppo.Config(gae_lambda=lam, **changes), env)
+    ours = with_data(impala.make(impala.Config(name=name, actor_lag=0, vtrace_lambda=lam, **changes), env))
+    theirs = with_data(ppo.make(ppo.Config(gae_lambda=lam, **changes), env))
     state = jax.jit(ours.init)(jax.random.key(1), ours.hparams)
     expected = ppo.State(state.learner, state.worlds, state.key, state.updates, theirs.hparams)
     update, on_policy = jax.jit(ours.update), jax.jit(theirs.update)
@@ -191,7 +192,7 @@ def test_without_lag_the_result_is_that_of_ppo(name, same_keys):
 
 
 def test_without_lag_nothing_waits():
-    algorithm = impala.make(LAGGING.model_copy(update={"actor_lag": 0}), walk_world())
+    algorithm = with_data(impala.make(LAGGING.model_copy(update={"actor_lag": 0}), walk_world()))
     state = jax.eval_shape(algorithm.init, jax.random.key(0), algorithm.hparams)
     assert state.queue == () and state.target is None and algorithm.warmup_env_steps == 0
 
@@ -241,7 +242,7 @@ def test_what_is_corrected_is_the_age_of_the_parameters(lagging):
 def test_a_memory_waits_with_its_roll_out():
     """Read again from there, the second roll-out gives the outputs it was recorded with, in the middle of episodes."""
     config = LAGGING.model_copy(update={"actor": LSTM, "critic": LSTM, "steps_per_update": 12})
-    algorithm, actors = impala.make(config, walk_world()), Actors(config, walk_world(), None, "IMPALA")
+    algorithm, actors = with_data(impala.make(config, walk_world())), Actors(config, walk_world(), None, "IMPALA")
 
     @jax.jit
     def read_again(key):
@@ -349,7 +350,7 @@ RELU = {"hidden_sizes": (128, 128), "activation": "relu"}
 )  # fmt: skip
 def test_what_users_ask_for_can_be_said(asked):
     config = impala.Config(**asked)
-    algorithm = impala.make(config, walk_world())
+    algorithm = with_data(impala.make(config, walk_world()))
     assert algorithm.env_steps_per_update == asked["num_envs"] * asked["steps_per_update"]
     assert config.actor == NetworkConfig(**asked["actor"])
 

@@ -33,12 +33,12 @@ def filled(env: Environment, pushes: int = 3, **changes):
     @jax.jit
     def run(key):
         key_worlds, key_warm, key_run = jax.random.split(key, 3)
-        worlds, ring, recent, _ = source.fill(key_worlds, key_warm, (), jnp.asarray(GAMMA), guided=False)
+        worlds, ring, recent, _ = source.fill(None, key_worlds, key_warm, (), jnp.asarray(GAMMA), guided=False)
         draw = lambda key: source.actions.draw_uniform(key, (config.num_envs, source.agents))  # noqa: E731
 
         def body(carry, key):
             worlds, ring, recent = carry
-            worlds, steps, _ = source.collect(worlds, act, draw, key)
+            worlds, steps, _ = source.collect(None, worlds, act, draw, key)
             items, recent = source.items(recent, steps, jnp.asarray(GAMMA))
             return (worlds, push(ring, items), recent), None
 

@@ -10,6 +10,7 @@ import pytest
 from onpolicy_cases import LEGAL, LINEAR, LSTM, layer, linear_case, log_softmax, walk_world
 from pydantic import ValidationError
 from replay_cases import trees_equal
+from shared import with_data
 
 from envs_jax.spaces import Box, Discrete
 from purerl.algos import ppo
@@ -108,7 +109,7 @@ def test_impossible_settings_are_refused(changes, words):
 
 
 def one_update(config, env, seed=0):
-    algorithm = ppo.make(config, env)
+    algorithm = with_data(ppo.make(config, env))
     state = algorithm.init(jax.random.key(seed), algorithm.hparams)
     with jax.debug_key_reuse(True):
         return algorithm, state, *jax.jit(algorithm.update)(state)
@@ -184,7 +185,7 @@ def several(update, count):
 def test_two_chunks_are_one_run_and_traced_once(kind, tmp_path):
     """Bit for bit, with donated states, also where the second chunk starts from a file."""
     chex.clear_trace_counter()  # it counts functions of one name together
-    algorithm = ppo.make(PROGRAMS[kind], walk_world())
+    algorithm = with_data(ppo.make(PROGRAMS[kind], walk_world()))
     init = jax.jit(algorithm.init)
     chunk = jax.jit(several(chex.assert_max_traces(algorithm.update, n=1), 2), donate_argnums=0)
     whole = jax.jit(several(algorithm.update, 4))(init(jax.random.key(5), algorithm.hparams))
@@ -197,7 +198,7 @@ def test_two_chunks_are_one_run_and_traced_once(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", SHORT_AND_LONG)
 def test_a_seed_under_vmap_is_a_single_run(kind, same_keys):
-    algorithm = ppo.make(PROGRAMS[kind], walk_world())
+    algorithm = with_data(ppo.make(PROGRAMS[kind], walk_world()))
 
     def train(seed):
         return several(algorithm.update, 2)(algorithm.init(jax.random.key(seed), algorithm.hparams)).learner.params

@@ -25,6 +25,7 @@ from replay_cases import (
     random_like,
     trees_equal,
 )
+from shared import with_data
 
 from envs_jax.spaces import Box
 from purerl.algos import sac
@@ -421,7 +422,7 @@ def programs():
 
     def program(config) -> str:
         if config not in known:
-            algorithm = sac.make(config, marker_world())
+            algorithm = with_data(sac.make(config, marker_world()))
             init = jax.make_jaxpr(algorithm.init)(jax.random.key(0), algorithm.hparams)
             state = jax.eval_shape(algorithm.init, jax.random.key(0), algorithm.hparams)
             known[config] = str(init) + str(jax.make_jaxpr(algorithm.update)(state))
@@ -475,4 +476,4 @@ def test_impossible_configurations_are_refused(changes, message):
 )
 def test_environments_that_do_not_fit_are_refused(changes, world, message):
     with pytest.raises(ValueError, match=message):
-        sac.make(FEED_FORWARD.model_copy(update=changes), world)
+        with_data(sac.make(FEED_FORWARD.model_copy(update=changes), world))

@@ -20,6 +20,7 @@ from replay_cases import (
     random_like,
     trees_equal,
 )
+from shared import with_data
 
 from envs_jax.adapters import with_agent_axis
 from envs_jax.spaces import Box, Discrete
@@ -137,7 +138,7 @@ def test_start_bias_is_the_error_about_the_collected_days(recurrent):
     days = jax.tree.map(lambda x: np.asarray(x)[:, 4:8], after.ring.data)  # items of the fifth push
     obs, policy = days.obs[:1, :, 0], recurrent.algorithm.policy(before)
     action, _ = recurrent.algorithm.act(policy, recurrent.algorithm.initial_carry((4,)), days.obs[0], None, None, True)
-    promised = np.mean(recurrent.algorithm.q_values(policy, obs, action[None, :, 0]))
+    promised = np.mean(recurrent.algorithm.q_values(policy, obs, action[None, :, 0], None))
     earned = np.mean(np.sum(days.reward, axis=0))
     np.testing.assert_allclose(recurrent.metrics[3]["q_start_bias"], promised - earned, atol=1e-5)
 
@@ -439,7 +440,7 @@ def programs():
 
     def program(config) -> str:
         if config not in known:
-            algorithm = td3.make(config, marker_world())
+            algorithm = with_data(td3.make(config, marker_world()))
             init = jax.make_jaxpr(algorithm.init)(jax.random.key(0), algorithm.hparams)
             state = jax.eval_shape(algorithm.init, jax.random.key(0), algorithm.hparams)
             known[config] = str(init) + str(jax.make_jaxpr(algorithm.update)(state))
@@ -505,4 +506,4 @@ def test_impossible_configurations_are_refused(changes, message):
 )
 def test_environments_that_do_not_fit_are_refused(changes, world, message):
     with pytest.raises(ValueError, match=message):
-        td3.make(FEED_FORWARD.model_copy(update=changes), world)
+        with_data(td3.make(FEED_FORWARD.model_copy(update=changes), world))
