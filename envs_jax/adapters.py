@@ -100,12 +100,16 @@ def gymnax_env(task: str, observed: Sequence[int] | None = None, **settings: Any
         raise ValueError(f"unknown gymnax task '{task}'; {_nearest(task, list(gymnax.registered_envs))}")
     env, default_params = gymnax.make(task)
     known = [field.name for field in dataclasses.fields(default_params)]
-    for name in settings:
+    for name, value in settings.items():
         if name not in known:
             raise ValueError(f"unknown parameter '{name}' of gymnax task '{task}'; {_nearest(name, known)}")
+        _require_like(f"{name} of gymnax task '{task}'", value, getattr(default_params, name))
     if env.supports_transition_gradients:
         env = env.with_transition_gradients()
     default_params = default_params.replace(**settings)
+    max_steps = int(getattr(default_params, "max_steps_in_episode", 1000))
+    if not 1 <= max_steps <= MOST_STEPS:
+        raise ValueError(f"max_steps_in_episode = {max_steps} of gymnax task '{task}': must be from 1 to {MOST_STEPS}")
 
     def whole_space(params):
         space = _converted_space(env.observation_space, params)
@@ -145,9 +149,23 @@ def gymnax_env(task: str, observed: Sequence[int] | None = None, **settings: Any
         step_env=step_env,
         observation_space=observation_space,
         action_space=lambda params: _converted_space(env.action_space, params),
-        max_episode_length=int(getattr(default_params, "max_steps_in_episode", 1000)),
+        max_episode_length=max_steps,
         differentiable=env.supports_transition_gradients,
     )
+
+
+MOST_STEPS = 10**6
+"""Of an episode: evaluation keeps all of them."""
+
+
+def _require_like(what: str, value: Any, default: Any) -> None:
+    """Raise ValueError where a setting is not of its default's kind: a number, a flag, or as many of them."""
+    if not isinstance(default, bool | int | float | np.ndarray | jax.Array):
+        return
+    is_flag, given = np.issubdtype(np.result_type(default), np.bool_), np.array(value, dtype=object)
+    alike = all(isinstance(x, int | float) and isinstance(x, bool) == is_flag for x in given.reshape(-1))
+    if given.shape != np.shape(default) or not alike:
+        raise ValueError(f"{what} = {value!r}: must be like its default {default}")
 
 
 def _components(observed: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -114,6 +114,8 @@ class Environment:
     reward_scale: float = 1.0
     """Algorithms learn from rewards times this. Returns that are reported, and recorded data, are not scaled."""
     score: Scorer | None = None
+    has_bound: bool | None = None
+    """Whether `score` has a `percent_of_bound`; None: only scoring tells."""
     condense: Callable[[Mapping[str, Any], Params], dict[str, Any]] | None = None
     """`(whole records of one episode [T, ...], params)`: further entries of its records, pytrees of small arrays [T].
     It runs on the device, so that what `score` needs beyond scalars reaches the host and the rest does not. Records are

@@ -63,7 +63,9 @@ class Evaluation(_Section):
     seed: int = Field(1234, ge=0, lt=2**31 - 1)
     final_split: str = Field("test", description="scored once, after training")
     quick_every_epochs: int | None = Field(None, ge=1, description="write a few episodes step by step")
-    quick_dates: list[str] | None = Field(None, description="null: one per season, the first of each in the split")
+    quick_dates: list[str] | None = Field(
+        None, min_length=1, description="null: one per season, the first of each in the split"
+    )
     early_stop: EarlyStop | None = None
     streaks: dict[str, PositiveInt] | None = Field(
         None, description="milestone of the environment's score -> evaluations in a row that end the run"

@@ -84,13 +84,16 @@ def command(argv: Sequence[str] | None) -> int:
     if args.resume and args.out is None:
         raise UsageError("--resume needs --out: the directory of the sweep to continue")
     # Imported here so that --help and mistyped flags answer at once.
-    from purerl.run import process
+    from purerl.run import directory, process
     from purerl.sweeps import run
 
     asked = _as_before(args) if args.resume and args.config is None else _asked_for(args)
-    out = args.out or Path("runs") / f"{args.config.stem}_sweep_{datetime.now():%Y%m%d_%H%M%S}"
     process.select_device(asked.config)
-    return run.run(asked, out, args.resume)
+    return run.run(asked, args.out or (lambda: directory.claim(default_out(args.config))), args.resume)
+
+
+def default_out(config_path: Path) -> Path:
+    return Path("runs") / f"{config_path.stem}_sweep_{datetime.now():%Y%m%d_%H%M%S}"
 
 
 def _asked_for(args: argparse.Namespace) -> "Definition":

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 
 from purerl.cli import Parser, run_command
@@ -44,18 +45,23 @@ def command(argv: Sequence[str] | None) -> int:
     given = load_suite(args.config, overrides) if args.config is not None else []
 
     from purerl.report.closing import conclude
-    from purerl.run import metadata, process, session
+    from purerl.run import directory, metadata, process, session
     from purerl.run.stored_config import read_config
 
     configs = given or [read_config(args.run_dir, overrides)]
     process.select_device(configs[0])
-    run_dir = args.run_dir or default_run_dir(args.config)
+    given_dir: Path | None = args.run_dir
+    own_dir = lru_cache(maxsize=1)(lambda: directory.claim(default_run_dir(args.config)))
     if len(configs) == 1:
-        return session.run(configs[0], run_dir, args.resume, conclude)
+        return session.run(configs[0], given_dir or own_dir, args.resume, conclude)
     for config in configs:
-        member_dir = run_dir / config.env["name"].rpartition("/")[2]
-        code = session.run(config, member_dir, args.resume and member_dir.exists(), conclude)
-        if code != session.EXIT_OK or not metadata.is_complete(member_dir):
+        member = config.env["name"].rpartition("/")[2]
+        if given_dir is None:
+            code = session.run(config, lambda member=member: own_dir() / member, False, conclude)  # type: ignore[misc]
+        else:
+            resume = args.resume and (given_dir / member).exists()
+            code = session.run(config, given_dir / member, resume, conclude)
+        if code != session.EXIT_OK or not metadata.is_complete((given_dir or own_dir()) / member):
             return code
     return session.EXIT_OK
 

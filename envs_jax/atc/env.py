@@ -64,6 +64,7 @@ def build(config: AtcConfig, own: Scenario | None, tested: bool = False) -> Envi
         global_state=functions.global_state,
         alive=functions.alive,
         score=score,
+        has_bound=False,
         condense=partial(condense, rules=rules, predictor=not tested) if with_alerts else None,
         milestones=MILESTONES,
         rules={name: functions.as_rule(pilot) for name, pilot in baselines.BASELINES.items()},

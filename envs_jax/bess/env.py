@@ -22,7 +22,7 @@ from envs_jax.bess.days import Day, augment_and_forecast, day_table, num_days, p
 from envs_jax.bess.observations import RELATIVE, Ranges, fitted_ranges, observe, parity_ranges, relative_state, size
 from envs_jax.bess.params import HOURS, Plant, Rules, plant_of
 from envs_jax.bess.reserve import reserve_prices
-from envs_jax.bess.scoring import make_scoring, optimum_value_std
+from envs_jax.bess.scoring import has_exact_bound, make_scoring, optimum_value_std
 from envs_jax.bess.splits import k_per_season, select_split
 from envs_jax.bess.synthetic import synthetic_market
 from envs_jax.spaces import Box
@@ -101,6 +101,7 @@ def make(**keywords: Any) -> Environment:
         num_cases=lambda params: functions.num_cases(params),
         reset_case=functions.reset_case,
         score=score,
+        has_bound=has_exact_bound(rules),
         report=report,
         guided_action=functions.guided_action,
         rules={name: functions.rule_action(rule) for name, rule in PRICE_RULES.items()}

@@ -64,7 +64,7 @@ def make_scoring(
         reserve = np.asarray(params[split].table.reserve_eur_per_mw_h, float)
         arrays = (market.price_eur_per_mwh, reserve, market.pv_mw)
         plan = None
-        if _has_exact_bound(rules):
+        if has_exact_bound(rules):
             plan = (
                 cached_perfect_foresight(cache_dir, plant, rules, *arrays)
                 if cache_dir
@@ -142,7 +142,7 @@ NEED_A_PLAN = ("lp_persistence",)
 """Baselines that carry out a perfect-foresight plan."""
 
 
-def _has_exact_bound(rules: Rules) -> bool:
+def has_exact_bound(rules: Rules) -> bool:
     return not (rules.terminal == "carry" or rules.legacy_accounting or rules.reserve_activation)
 
 

@@ -90,6 +90,8 @@ class Config(OfflineConfig):
     def _weighted(self):
         if self.lagrange_threshold is not None and self.min_q_weight == 0:
             raise ValueError("lagrange_threshold adapts min_q_weight and needs one to start from: set it above 0")
+        if self.bc_updates > self.total_gradient_steps:
+            raise ValueError("bc_updates exceed total_gradient_steps: the actor would only clone, as algo bc does")
         return self
 
     @property

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
@@ -59,6 +59,12 @@ class Config(ReplayConfig):
     critic_only_updates: int = Field(0, ge=0, description="updates before the actor starts to learn")
     output_activation: Literal["auto", "tanh", "sigmoid"] = Field("auto", description="auto: sigmoid for [0, 1]")
     exploration: Exploration = Exploration()
+
+    @model_validator(mode="after")
+    def _actor_learns(self):
+        if self.critic_only_updates > self.num_updates() * self.gradient_steps():
+            raise ValueError("critic_only_updates are more than the run has: the actor would never learn")
+        return self
 
 
 @struct.dataclass

@@ -1,5 +1,6 @@
 """The directory of a run: opening it, refusing to mix runs, and its first metadata."""
 
+import contextlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,9 +29,33 @@ def check_run_dir(config: RunConfig, run_dir: Path, resume: bool, flag: str = "-
         raise ConfigError(f"{run_dir}: holds a run with another configuration: {difference}")
 
 
-def open_run_dir(config: RunConfig, run_dir: Path, trained: Run) -> None:
+MOST_AT_ONCE = 10_000
+"""Directories of one name and second."""
+
+
+def claim(path: Path) -> Path:
+    """A new directory for this process alone: `path`, or where another process was first `path_2`, `path_3`, ...
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for number in range(1, MOST_AT_ONCE):
+            free = path if number == 1 else path.with_name(f"{path.name}_{number}")
+            with contextlib.suppress(FileExistsError):
+                free.mkdir()  # fails where it exists: of two processes one makes it
+                return free
+    except OSError as error:
+        raise ConfigError(f"{path}: directory cannot be made: {error.strerror}") from error
+    raise ConfigError(f"{path}: so many of this name exist already; name one yourself")
+
+
+def open_run_dir(config: RunConfig, run_dir: Path, trained: Run, resume: bool) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
+        if not resume and any(run_dir.iterdir()):  # another process may have been first since `check_run_dir`
+            raise ConfigError(f"{run_dir}: run directory is not empty any more; choose another")
         write_config(run_dir, config)  # first: from here on it can be resumed
         for name in ("checkpoints", "eval", "plots", "policy", logs.TENSORBOARD_NAME):
             (run_dir / name).mkdir(exist_ok=True)

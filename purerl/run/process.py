@@ -32,6 +32,13 @@ def select_device(config: RunConfig) -> None:
         except RuntimeError as error:
             raise ConfigError("device: gpu: JAX finds no GPU here; use device: auto or cpu") from error
         jax.config.update("jax_default_device", jax.devices("gpu")[0])
+    _warn_of_devices(config)
+
+
+def _warn_of_devices(config: RunConfig) -> None:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if config.num_devices > cores and jax.default_backend() == "cpu":
+        print(f"warning: num_devices {config.num_devices}: there are only {cores} cores to share", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purerl.config import RunConfig, config_hash
-from purerl.run import checkpoint, display, logs, metrics, stopping
+from purerl.run import checkpoint, display, logs, metrics, preflight, stopping
 from purerl.run.directory import Status, check_run_dir, first_metadata, open_run_dir
 from purerl.run.evaluation import Evaluate, Result, make_evaluate
 from purerl.run.files import sealed, write_json
@@ -26,7 +26,7 @@ from purerl.run.plan import Plan, env_steps_after, plan_of
 from purerl.run.process import stop_signals
 from purerl.run.program import program_of
 from purerl.run.runs import Run, build
-from purerl.run.steps import write_step_tables
+from purerl.run.steps import cases_to_write, write_step_tables
 from purerl.types import Data
 
 EXIT_OK, EXIT_DIVERGED = 0, 3
@@ -77,24 +77,32 @@ Conclude = Callable[[Run, Path, Result], None]
 
 
 def run(
-    config: RunConfig, run_dir: Path, resume: bool = False, conclude: Conclude = lambda trained, run_dir, result: None
+    config: RunConfig,
+    run_dir: Path | Callable[[], Path],
+    resume: bool = False,
+    conclude: Conclude = lambda trained, run_dir, result: None,
 ) -> int:
     """Train as configured and leave everything in `run_dir`; returns the exit code of the command.
 
+    Args:
+        run_dir: or a function that makes a new directory; it is called when nothing is left that could be refused.
+
     Raises:
         ConfigError: the directory holds a run and `resume` is not set, holds another run, or cannot be written; or the
-            configuration does not fit the environment.
+            configuration does not fit the environment. Nothing has been written then.
     """
-    check_run_dir(config, run_dir, resume)
-    if resume and is_complete(run_dir):
-        print(f"{run_dir}: this run is already complete")
-        return EXIT_OK
+    if isinstance(run_dir, Path):
+        check_run_dir(config, run_dir, resume)
+        if resume and is_complete(run_dir):
+            print(f"{run_dir}: this run is already complete")
+            return EXIT_OK
     logs.require_packages(config.logging)
     trained = build(config)
-    stopping.require_known(config.evaluation, trained.env)
+    preflight.require_sound(trained)
     data = trained.algorithm.load_data()  # before anything is written
     plan = plan_of(trained.algorithm.num_updates, config.epochs)
-    open_run_dir(config, run_dir, trained)
+    run_dir = run_dir if isinstance(run_dir, Path) else run_dir()
+    open_run_dir(config, run_dir, trained, resume)
     with stop_signals() as stop_requested:
         return _Session(trained, data, plan, run_dir, resume, conclude).run(stop_requested)
 
@@ -316,16 +324,10 @@ class _Session:
         self._write_few(policy, settings.split, settings.seed, f"ep{self.counters.epoch:04d}", singly=True)
 
     def _write_few(self, policy: Any, split: str, seed: int, suffix: str, singly: bool) -> None:
-        labels = self._quick_cases(split, self.config.evaluation.quick_dates)
+        labels = cases_to_write(self.env, split, self.config.evaluation.quick_dates)
         whole = self.env.report is not None and self.env.report.whole
         result = self.evaluate(policy, split, None, seed, with_values=True, cases=list(labels.values()), whole=whole)
         self._write_steps(result, list(labels), suffix, singly)
-
-    def _quick_cases(self, split: str, names: list[str] | None) -> dict[str, int]:
-        if self.env.report is not None:
-            return self.env.report.cases(split, names)
-        available = self.env.num_cases(self.env.split_params(split))
-        return {f"case{index}": index for index in range(min(4, available or 4))}
 
     def _write_steps(self, result: Result, labels: list[str], suffix: str, singly: bool) -> None:
         directory = self.run_dir / "eval"

@@ -11,6 +11,21 @@ from envs_jax.base import Environment
 from purerl.run.evaluation import Records, Result
 from purerl.run.files import write_csv
 
+SOME_CASES = 4
+"""Written where the environment does not say which."""
+
+
+def cases_to_write(env: Environment, split: str, names: Sequence[str] | None) -> dict[str, int]:
+    """Label -> case index of the few episodes that are written step by step; `names` as in `Reporter.cases`.
+
+    Raises:
+        ValueError: the split has no such case; kinds of the environment.
+    """
+    if env.report is not None:
+        return env.report.cases(split, names)
+    available = env.num_cases(env.split_params(split))
+    return {f"case{index}": index for index in range(min(SOME_CASES, available or SOME_CASES))}
+
 
 def write_step_tables(
     env: Environment,

@@ -26,6 +26,9 @@ def require_known(rules: Evaluation, env: Environment) -> None:
     if rules.bands is not None and rules.bands.metric not in env.episode_sums:
         known = ", ".join(env.episode_sums) or "none"
         raise ConfigError(f"evaluation.bands.metric: '{rules.bands.metric}'; episodes of {env.name} have {known}")
+    watched = rules.early_stop.metric if rules.early_stop is not None else None
+    if watched == "percent_of_bound" and (env.score is None or env.has_bound is False):
+        raise ConfigError(f"evaluation.early_stop.metric: {env.name} has no {watched} with these settings; use score")
 
 
 @dataclasses.dataclass

@@ -20,6 +20,7 @@ from envs_jax.base import Environment
 from purerl.config import RunConfig, config_hash, resolve_config
 from purerl.errors import ConfigError
 from purerl.learn.sharding import joined
+from purerl.run import preflight
 from purerl.run.evaluation import rollout_cases
 from purerl.run.plan import Plan, plan_of
 from purerl.run.runs import Run, build
@@ -179,6 +180,7 @@ def groups_of(configs: Sequence[RunConfig]) -> list[Group]:
     for number, config in enumerate(configs):
         settings = json.dumps(config.env, sort_keys=True)
         run = build(config, env=envs.get(settings))
+        preflight.require_sound(run)
         envs[settings] = run.env
         data = run.algorithm.load_data()
         members.setdefault(program_fingerprint(run, data), []).append(number)

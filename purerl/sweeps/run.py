@@ -6,6 +6,7 @@ Reading order: `Definition`, `run` and its directory, the report (statistics, be
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,25 +61,33 @@ def read_definition(out: Path) -> Definition:
 # The run
 
 
-def run(asked: Definition, out: Path, resume: bool) -> int:
-    """Train, score and write everything to `out`; returns the exit code of the command.
+def run(asked: Definition, place: Path | Callable[[], Path], resume: bool) -> int:
+    """Train, score and write everything to a directory; returns the exit code of the command.
+
+    Args:
+        place: the directory, or a function that makes a new one; it is called when all points have been found sound.
 
     Raises:
         ConfigError: the directory holds something else, or a point that cannot be built.
     """
-    _check_directory(asked, out, resume)
-    if resume and is_complete(out):
-        print(f"{out}: this sweep is already complete")
-        return EXIT_OK
-    started, metadata = time.monotonic(), _metadata(out, resume)
+    if isinstance(place, Path):
+        _check_directory(asked, place, resume)
+        if resume and is_complete(place):
+            print(f"{place}: this sweep is already complete")
+            return EXIT_OK
+    started, out = time.monotonic(), place if isinstance(place, Path) else Path()
+    metadata = _metadata(out if resume else None)
 
     def note(status: str, **more: Any) -> None:
         seconds = round(metadata["wall_clock_s"] + time.monotonic() - started, 3)
         write_metadata(out, {**metadata, **more, "status": status, "updated": now(), "wall_clock_s": seconds})
 
-    def begin() -> None:
+    def begin() -> Path:
+        nonlocal out
+        out = place if isinstance(place, Path) else place()
         _open_directory(asked, out)
         note("running")
+        return out / "parts"
 
     config = asked.config
     with stop_signals() as stop_requested:
@@ -86,7 +95,6 @@ def run(asked: Definition, out: Path, resume: bool) -> int:
             config,
             asked.points,
             at_once=asked.at_once,
-            directory=out / "parts",
             stop=stop_requested,
             report=lambda line: print(line, flush=True) if config.logging.progress else None,
             begin=begin,
@@ -138,9 +146,9 @@ def _open_directory(asked: Definition, out: Path) -> None:
         raise ConfigError(f"{out}: directory cannot be written: {error.strerror}") from error
 
 
-def _metadata(out: Path, resume: bool) -> dict[str, Any]:
+def _metadata(earlier_dir: Path | None) -> dict[str, Any]:
     """What does not change while this process works. `sessions` counts the processes that worked on the sweep."""
-    earlier = read_metadata(out, warn=True) if resume else {}
+    earlier = read_metadata(earlier_dir, warn=True) if earlier_dir else {}
     return {
         "created": earlier.get("created", now()),
         "sessions": earlier.get("sessions", 0) + 1,

@@ -70,7 +70,7 @@ def train_points(
     directory: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
     report: Report = lambda line: None,
-    begin: Callable[[], Any] = lambda: None,
+    begin: Callable[[], Path | None] = lambda: None,
 ) -> Sweep | None:
     """Train every point with the seeds `config.seed`, `config.seed + 1`, ... and score the policies greedily.
 
@@ -83,7 +83,7 @@ def train_points(
         at_once: lanes trained together at most; default: what fits half of the memory, up to 256.
         directory: finished parts, and states of unfinished ones, are kept here and not computed again.
         stop: asked after every epoch.
-        begin: called when all points have been found sound, before anything is written.
+        begin: called when all points have been found sound, before anything is written; may return the `directory`.
 
     Returns:
         None if `stop` ended the sweep before all points were trained.
@@ -95,7 +95,7 @@ def train_points(
     configs = point_configs(config, points)
     groups, seeds = groups_of(configs), seeds or config.num_seeds
     compare_s = time.monotonic() - start
-    begin()
+    directory = begin() or directory
     if directory is not None:
         _claim(directory, [config_hash(c) for c in configs], seeds)
     keys = how_swept(points, groups)

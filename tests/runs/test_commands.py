@@ -5,7 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake
 import jax
@@ -14,9 +16,11 @@ import numpy as np
 import pytest
 
 import purerl
+from envs_jax.base import Reporter
 from purerl import evaluate, export, train
-from purerl.config import load_config
-from purerl.run import evaluation, runs
+from purerl.config import Evaluation, load_config
+from purerl.errors import ConfigError
+from purerl.run import directory, evaluation, preflight, process, runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,14 +62,76 @@ def contents(directory: Path) -> dict:
             "must be 'score', 'return' or 'percent_of_bound'",
         ),
         (["--config", "{config}", "logging.wandb.project=p"], "wandb is not installed"),
+        (["--config", "{config}", "reward_scale=.inf"], "override: reward_scale = inf: must be a finite number"),
+        (["--config", "{config}", "--seed", "2147483647", "num_seeds=2"], "the last seed must be below 2^31"),
+        (["--config", "{config}", "algo.total_env_steps=10"], "the run is shorter than one update"),
+        (["--config", "{config}", "algo.total_env_steps=1000000000000"], "1000000000000: must be between"),
+        (["--config", "{config}", "evaluation.quick_dates=['2021-01-01']"], "track has no named episodes"),
+        (["--config", "{config}", "evaluation.streaks={perfect: 2}"], "evaluation.streaks: 'perfect'; track has none"),
+        (
+            [
+                "--config",
+                "{config}",
+                "env={name: 'gymnax:Pendulum-v1'}",
+                "evaluation.early_stop.metric=percent_of_bound",
+            ],
+            "gymnax:Pendulum-v1 has no percent_of_bound with these settings; use score",
+        ),
+        (
+            ["--config", "{config}", "env={name: 'gymnax:Pendulum-v1', max_steps_in_episode: 0}"],
+            "env: max_steps_in_episode = 0 of gymnax task 'Pendulum-v1': must be from 1 to 1000000",
+        ),
+        (
+            ["--config", "{config}", "env={name: 'gymnax:Pendulum-v1', g: fast}"],
+            "g of gymnax task 'Pendulum-v1' = 'fast'",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(config_file, tmp_path, capsys, monkeypatch, arguments, expected):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "wandb", None)
     arguments = [a.replace("{config}", str(config_file)).replace("{tmp}", str(tmp_path)) for a in arguments]
+    before = contents(tmp_path)
     assert train.main(arguments) == 2
     assert expected in one_line(capsys)
+    assert contents(tmp_path) == before and not (tmp_path / "runs").exists()
+
+
+def test_a_warm_up_longer_than_the_training_is_told_at_the_start():
+    algorithm = SimpleNamespace(num_updates=3, env_steps_per_update=10, warmup_env_steps=40)
+    with pytest.raises(ConfigError, match="the warm-up takes 40 environment steps and the training after it only 30"):
+        preflight._require_time_to_learn(SimpleNamespace(algorithm=algorithm))
+
+
+def test_cases_that_a_split_lacks_are_told_at_the_start():
+    def cases(split, names):
+        raise ValueError(f"day {names[0]} is not in split '{split}'")
+
+    env = SimpleNamespace(name="days", report=Reporter("hourly", cases, None))
+    config = SimpleNamespace(evaluation=Evaluation(quick_dates=["2031-01-01"]))
+    with pytest.raises(ConfigError, match=r"evaluation\.quick_dates: day 2031-01-01 is not in split 'val'"):
+        preflight._require_cases(SimpleNamespace(config=config, env=env))
+
+
+def test_every_process_gets_a_directory_of_its_own(tmp_path):
+    with ThreadPoolExecutor(8) as processes:
+        claimed = set(processes.map(directory.claim, [tmp_path / "runs" / "a_20260101_000000"] * 8))
+    assert claimed == {
+        tmp_path / "runs" / f"a_20260101_000000{ending}" for ending in ("", *(f"_{n}" for n in range(2, 9)))
+    }
+    assert all(path.is_dir() for path in claimed)
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(ConfigError, match="runs/a: directory cannot be made"):
+        directory.claim(tmp_path / "runs" / "a")
+
+
+def test_more_devices_than_cores_are_warned_about(capsys):
+    config = SimpleNamespace(num_devices=4096)
+    process._warn_of_devices(config)
+    assert "warning: num_devices 4096: there are only" in capsys.readouterr().err
 
 
 def test_a_missing_gpu_is_said_before_anything_is_written(config_file, tmp_path, capsys, monkeypatch):
@@ -110,7 +176,7 @@ def test_the_default_run_directory_is_named_after_the_configuration():
 def test_seed_flag_and_mixed_order_of_arguments(config_file, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "purerl.run.session.run", lambda config, run_dir, resume: seen.append((config, run_dir, resume)) or 0
+        "purerl.run.session.run", lambda config, run_dir, resume, _: seen.append((config, run_dir, resume)) or 0
     )
     arguments = [
         "epochs=3",

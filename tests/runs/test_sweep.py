@@ -162,7 +162,7 @@ def test_parts_fit_the_memory(monkeypatch):
     monkeypatch.setattr(lanes, "_memory_bytes", lambda devices: 800)
     fitting = lanes.compile_for(group, 8, None, None)
     assert fitting.size == 4
-    assert needed(fitting.chunks[group.plan.updates_of(1)].program) >= 4 * 4000 * 3 * 4, "bytes of the replays"
+    assert needed(fitting.chunks[group.plan.updates_of(1)]) >= 4 * 4000 * 3 * 4, "bytes of the replays"
 
 
 # Divergence

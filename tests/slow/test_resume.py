@@ -21,7 +21,7 @@ RUNS = {
     "cartpole_hidden_ppo": ["algo.total_env_steps=12288"],
     "cartpole_impala": ["algo.total_env_steps=6144"],
     "cartpole_appo": ["algo.total_env_steps=6144"],
-    "pendulum_sac": ["algo.total_env_steps=60", "algo.warmup_steps=100", "algo.batch_size=16"],
+    "pendulum_sac": ["algo.total_env_steps=60", "algo.warmup_steps=50", "algo.batch_size=16"],
     "bess_td3": ["algo.total_env_steps=9216"],
     "bess_apg": ["algo.total_env_steps=18432"],
     "bess_bc": ["algo.total_gradient_steps=30", "algo.gradient_steps_per_update=5"],
