@@ -15,6 +15,7 @@ __all__ = [
     "config_model",
     "figure_function",
     "make",
+    "on_other_data",
     "registered_envs",
     "require_known_name",
     "suites",
@@ -91,6 +92,15 @@ def require_known_name(name: str) -> None:
 def config_model(name: str) -> type | None:
     """The pydantic model of the settings of environment `name`, None where settings are free (gymnax tasks)."""
     return _load(config_models[name]) if name in config_models else None
+
+
+def on_other_data(name: str, data_path: str, split: str) -> dict[str, Any]:
+    """Settings with which environment `name` has all of another file as its `split`.
+
+    Where more than the path has to change, the model of its settings has a function `on_other_data(data_path, split)`.
+    """
+    change = getattr(config_model(name), "on_other_data", None)
+    return change(data_path, split) if change else {"data_path": data_path}
 
 
 def figure_function(name: str) -> Any:

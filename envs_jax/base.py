@@ -4,6 +4,7 @@ An environment module builds an `Environment` from functions; nothing is inherit
 gymnax 1.0 (`step` returns observation, state, reward, terminated, truncated, info and resets itself).
 """
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,7 +107,9 @@ class Environment:
     """`(state, params)`: bool (A,), the agents that act in this state. One that does not has had its last reward: its
     own episode has terminated, and what it does is ignored."""
     splits: Mapping[str, Params] = field(default_factory=dict)
-    """Parameters by split name (`train`, `val`, `test`); a missing split means `default_params`."""
+    """Parameters by split name (`train`, `val`, `test`); without any, every name means `default_params`."""
+    absent_splits: Mapping[str, str] = field(default_factory=dict)
+    """Splits that the settings leave out, and what the user can do to have them (`set env.val_dates`)."""
     num_cases: Callable[[Params], int | None] = lambda params: None
     """Number of distinct evaluation episodes in `params`, or None when they are unlimited (random starts)."""
     reset_case: Callable[[jax.Array, jax.Array, Params], tuple[Any, State]] | None = None
@@ -145,6 +148,10 @@ class Environment:
     calibration: Mapping[str, Any] | None = None
     """JSON-serialisable values fitted on the training split (normalisation, reward scale). `make` takes them back as
     the keyword `calibration`, so a policy sees other data through the glasses it was trained with."""
+    provenance: Mapping[str, Any] | None = None
+    """JSON-serialisable: which recorded data the splits are made of, with digests. Where there is one, `make` takes it
+    back as the keyword `provenance` and gives the same splits, or refuses data that have changed since; and with
+    `without_data=True` it reads no data and needs none: such an environment serves to act, not to be played."""
 
     def reset(self, key: jax.Array, params: Params | None = None) -> tuple[Any, State]:
         """First observation and state of a new episode."""
@@ -162,8 +169,23 @@ class Environment:
         return obs, state, reward, terminated, truncated, {**info, "final_observation": final_obs}
 
     def split_params(self, split: str) -> Params:
-        """Parameters of a split; environments without splits use the same for all."""
+        """Parameters of a split; environments without splits use the same for all.
+
+        Raises:
+            ValueError: the environment has splits and none of this name.
+        """
+        problem = self.split_problem(split)
+        if problem is not None:
+            raise ValueError(f"no split '{split}': {problem}")
         return self.splits.get(split, self.default_params)
+
+    def split_problem(self, split: str) -> str | None:
+        """Why there is no such split, with the remedy or the nearest name; None where there is."""
+        if not self.splits or split in self.splits:
+            return None
+        near = difflib.get_close_matches(split, [*self.splits, *self.absent_splits], n=1)
+        remedy = self.absent_splits.get(split) or (f"did you mean '{near[0]}'?" if near else "")
+        return f"{self.name} has {', '.join(self.splits)}" + (f"; {remedy}" if remedy else "")
 
 
 def restarted(done: jax.Array, fresh: tuple[Any, State], stepped: tuple[Any, State]) -> tuple[Any, State]:

@@ -2,6 +2,7 @@
 under shifts of its scenario or in others."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,6 @@ DESCRIPTION = """Score a trained policy: greedy, with fixed seeds, against the e
 
 With --shift it is played under changed conditions instead, with --scenarios in other scenarios, there beside other
 runs and the rules of its world. Tables and figures of these go to eval/ and plots/ of the (first) run."""
-
-ALL_DAYS = "0001-01-01..9999-12-31"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--episodes", type=whole_number(1), metavar="N", help="default: all cases, or 100 random episodes"
     )
-    parser.add_argument("--data", metavar="FILE", help="other data; all of it, unless env.test_dates=... says less")
+    parser.add_argument("--data", metavar="FILE", help="other data; all of it, unless overrides say less")
     parser.add_argument("--scenario", metavar="NAME", help="the same as env.scenario=NAME")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the result as JSON")
     parser.add_argument("overrides", nargs="*", metavar="env.key=value", help="replace a key of the environment")
@@ -89,7 +88,7 @@ def _opened(args: argparse.Namespace, run_dir: Path) -> Any:
     from purerl.run.stored_config import read_config
 
     trained = read_config(run_dir)
-    run = runs.open_run(run_dir, _overrides(args, trained.env_settings()))
+    run = runs.open_run(run_dir, _overrides(args, trained))
     policy, meta = runs.read_policy(run_dir, run, args.checkpoint)
     facts = {
         "run": str(run_dir),
@@ -102,11 +101,10 @@ def _opened(args: argparse.Namespace, run_dir: Path) -> Any:
 
 
 def _split(args: argparse.Namespace, run: Any) -> str:
-    from purerl.errors import ConfigError
+    from purerl.run import runs
 
     split = args.split or run.config.evaluation.final_split
-    if run.env.splits and split not in run.env.splits:
-        raise ConfigError(f"--split {split}: {run.env.name} has {', '.join(run.env.splits)}")
+    runs.require_split(run.env, "--split" if args.split else "evaluation.final_split", split)
     return split
 
 
@@ -143,15 +141,17 @@ def _deployed(args: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
-def _overrides(args: argparse.Namespace, env_settings: dict[str, Any]) -> list[str]:
-    """Flags as overrides, weakest first."""
+def _overrides(args: argparse.Namespace, trained: Any) -> list[str]:
+    """Flags as overrides of the configuration `trained`, weakest first."""
     overrides = []
     if args.data is not None:
         if not Path(args.data).exists():
             raise FileNotFoundError(f"{args.data}: no such file")
-        other_data = {"split": "dates", "train_dates": "null", "val_dates": "null", "test_dates": f"'{ALL_DAYS}'"}
-        overrides += [f"env.{key}={value}" for key, value in other_data.items() if key in env_settings]
-        overrides.append(f"env.data_path='{args.data}'")
+        import envs_jax
+
+        split = args.split or trained.evaluation.final_split
+        settings = envs_jax.on_other_data(trained.env["name"], args.data, split)
+        overrides += [f"env.{key}={json.dumps(value)}" for key, value in settings.items()]
     if args.scenario is not None:
         overrides.append(f"env.scenario='{args.scenario}'")
     return [*overrides, *args.overrides]

@@ -55,7 +55,7 @@ def load_policy(
     from purerl.run import runs
 
     run_dir = Path(run_dir)
-    run = runs.open_run(run_dir)
+    run = runs.open_run(run_dir, without_data=True)
     stacked, meta = runs.read_policy(run_dir, run, checkpoint)
     policy, seed_index = runs.pick_seed(run, stacked, meta, seed_index)
     algorithm, env = run.algorithm, run.env

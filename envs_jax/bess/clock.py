@@ -10,7 +10,12 @@ import pandas as pd
 from envs_jax.bess.params import HOURS
 from envs_jax.bess.table import DataError, Table, numbers, refuse
 
-HOUR_NS = 3_600_000_000_000
+_HOUR_NS = 3_600_000_000_000
+MARKET_ZONES = (
+    "Europe/Budapest", "Europe/London", "Europe/Athens", "Atlantic/Azores", "America/New_York", "America/Chicago",
+    "America/Denver", "America/Los_Angeles", "Australia/Sydney",
+)  # fmt: skip
+"""One for each change of the clock on market days: tried where hours come twice for no reason in `env.timezone`."""
 
 
 class Clock(NamedTuple):
@@ -53,12 +58,12 @@ def _stamps(table: Table, column: str) -> tuple[pd.DatetimeIndex, np.ndarray]:
         times = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=True)
     refuse(table, column, times.isna().to_numpy(), "is not a time such as 2021-01-01T00:00Z; correct it")
     stamps = pd.DatetimeIndex(times).as_unit("ns")
-    refuse(table, column, stamps.asi8 % HOUR_NS != 0, "is not a whole hour; give one row per hour")
+    refuse(table, column, stamps.asi8 % _HOUR_NS != 0, "is not a whole hour; give one row per hour")
     return stamps, has_offset
 
 
 def _clock_from_utc(table: Table, utc: pd.DatetimeIndex, timezone: str) -> Clock:
-    utc_h = utc.asi8 // HOUR_NS
+    utc_h = utc.asi8 // _HOUR_NS
     _check_ascending(table, utc_h)
     if {"date_local", "hour_local"} <= set(table.frame.columns):
         local_h = _given_local_hours(table, utc_h)
@@ -73,12 +78,12 @@ def _clock_from_utc(table: Table, utc: pd.DatetimeIndex, timezone: str) -> Clock
 
 
 def _clock_from_local(table: Table, local: pd.DatetimeIndex, timezone: str) -> Clock:
-    local_h = local.asi8 // HOUR_NS
+    local_h = local.asi8 // _HOUR_NS
     # The hour that the clock passes twice in autumn is no duplicate the second time.
     ambiguous = local.tz_localize(timezone, ambiguous="NaT", nonexistent="shift_forward").isna()
     second = ambiguous & local.duplicated()
     elapsed_h = local_h + np.cumsum(second)
-    _check_ascending(table, elapsed_h)
+    _check_ascending(table, elapsed_h, _likely_zone(local[local.duplicated()], timezone))
     date, hour = _split_hours(local_h)
     days = np.unique(date)
     changed = utc_offset_h(days, timezone) != utc_offset_h(days + np.timedelta64(1, "D"), timezone)
@@ -107,21 +112,32 @@ def _given_local_hours(table: Table, utc_h: np.ndarray) -> np.ndarray:
 
 
 def _whole_local_hours(table: Table, local: pd.DatetimeIndex) -> np.ndarray:
-    if (local.asi8 % HOUR_NS != 0).any():
+    if (local.asi8 % _HOUR_NS != 0).any():
         raise DataError(f"{table.path}: env.timezone is not whole hours from UTC; add date_local and hour_local")
-    return local.asi8 // HOUR_NS
+    return local.asi8 // _HOUR_NS
 
 
 def _split_hours(local_h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (local_h // HOURS).astype("datetime64[D]"), local_h % HOURS
 
 
-def _check_ascending(table: Table, elapsed_h: np.ndarray) -> None:
+def _likely_zone(repeated: pd.DatetimeIndex, timezone: str) -> str:
+    """What to do about hours of the local clock that come twice though the clock of `timezone` does not go back."""
+    for zone in MARKET_ZONES:
+        if len(repeated) and repeated.tz_localize(zone, ambiguous="NaT", nonexistent="shift_forward").isna().all():
+            return (
+                f"the clock of {zone} goes back in this hour, that of env.timezone={timezone} does not: "
+                f"set env.timezone={zone}, or keep one of the rows"
+            )
+    return f"keep one of the rows, or set env.timezone (now {timezone}) if the clock of the market goes back here"
+
+
+def _check_ascending(table: Table, elapsed_h: np.ndarray, remedy: str = "keep one of the rows") -> None:
     twice = pd.Series(elapsed_h).duplicated().to_numpy()
     if twice.any():
         again = int(np.argmax(twice))
         first = table.at(int(table.frame.index[int(np.argmax(elapsed_h == elapsed_h[again]))]))
-        raise DataError(f"{table.at(table.first_row(twice))}: duplicated hour, first at {first}; keep one of the rows")
+        raise DataError(f"{table.at(table.first_row(twice))}: duplicated hour, first at {first}; {remedy}")
     backwards = np.diff(elapsed_h, prepend=elapsed_h[:1] - 1) < 0
     if backwards.any():
         raise DataError(f"{table.at(table.first_row(backwards))}: earlier than the row before; sort the table by time")

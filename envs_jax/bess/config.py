@@ -1,14 +1,25 @@
 """The keys of `env` for `bess`: strict, documented, checked before anything is built."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from envs_jax.bess.days import Augmentation, Forecast
 from envs_jax.bess.observations import Layout
 from envs_jax.bess.params import PRESETS, ActionMode, Curtailment, Limits, ReserveMode, Rules, TerminalMode, WearModel
+from envs_jax.paths import AbsolutePath
 
-DateRanges = str | list[str]
+ALL_DAYS = "0001-01-01..9999-12-31"
+
+
+def _year_as_text(value: Any) -> Any:
+    """YAML reads a bare year as a number."""
+    return str(value) if type(value) is int and 1000 <= value <= 9999 else value
+
+
+Dates = Annotated[str, BeforeValidator(_year_as_text)]
+DateRanges = Dates | list[Dates]
+"""A range of dates or a list of them; `splits.select_split` says how they are written."""
 
 
 class ReserveConfig(BaseModel):
@@ -31,17 +42,19 @@ class BessConfig(BaseModel):
     preset: Literal["default", "ie_paper"] = "default"
     limits: Limits = Field(Limits(), description="plant constants that differ from the preset")
 
-    data_path: str | None = Field(None, description="CSV or parquet; null: the packaged Dutch prices of 2021 and 2022")
-    zone: str | None = None
-    timezone: str = "Europe/Budapest"
-    dst: Literal["drop", "repair", "strict"] = "drop"
-    missing_price: Literal["error", "drop"] = "error"
-    huf_per_eur: float | None = Field(None, gt=0)
+    data_path: AbsolutePath | None = Field(
+        None, description="CSV or parquet; null: the packaged Dutch prices of 2021 and 2022"
+    )
+    zone: str | None = Field(None, description="which bidding zone of a table with several")
+    timezone: str = Field("Europe/Budapest", description="IANA name: where days begin and the clock changes")
+    dst: Literal["drop", "repair", "strict"] = Field("drop", description="days on which the clock changes")
+    missing_price: Literal["error", "drop"] = Field("error", description="drop: leave out days with an empty price")
+    huf_per_eur: float | None = Field(None, gt=0, description="rate for a column price_huf_mwh")
     split: Literal["dates", "k_per_season"] = "dates"
     train_dates: DateRanges | None = Field(None, description="with no dates given: first 70 % of the days")
     val_dates: DateRanges | None = Field(None, description="with no dates given: next 15 %")
     test_dates: DateRanges | None = Field(None, description="with no dates given: last 15 %")
-    k_per_season: int = Field(5, ge=1)
+    k_per_season: int = Field(5, ge=1, description="days of each season in each split, drawn by split_seed")
     split_seed: int = Field(0, ge=0)
     synthetic_days: int = Field(0, ge=0, description="add this many days of the synthetic market to training")
 
@@ -76,6 +89,13 @@ class BessConfig(BaseModel):
     calibration: dict[str, Any] | None = Field(
         None, description="what an earlier run fitted on its training split, to be used instead of fitting again"
     )
+
+    @staticmethod
+    def on_other_data(data_path: str, split: str) -> dict[str, Any]:
+        """Settings that make all days of another table the days of a split (`test`, where there is no such)."""
+        dates: dict[str, str | None] = dict.fromkeys(("train_dates", "val_dates", "test_dates"))
+        dates[f"{split}_dates" if f"{split}_dates" in dates else "test_dates"] = ALL_DAYS
+        return {"data_path": data_path, "split": "dates", **dates}
 
     @model_validator(mode="before")
     @classmethod

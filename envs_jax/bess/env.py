@@ -6,6 +6,7 @@ and `make`, which reads the data and binds everything to an `Environment`.
 
 import dataclasses
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,15 +17,15 @@ from flax import struct
 from envs_jax.base import Environment
 from envs_jax.bess import physics
 from envs_jax.bess.baselines import PRICE_RULES, PriceRule
+from envs_jax.bess.calibration import calibrate, checked
 from envs_jax.bess.config import BessConfig
-from envs_jax.bess.data import MarketDays, load_market
+from envs_jax.bess.data import MarketDays
 from envs_jax.bess.days import Day, augment_and_forecast, day_table, num_days, pick_day, price_deviation
-from envs_jax.bess.observations import RELATIVE, Ranges, fitted_ranges, observe, parity_ranges, relative_state, size
+from envs_jax.bess.observations import RELATIVE, Ranges, observe, relative_state, size
 from envs_jax.bess.params import HOURS, Plant, Rules, plant_of
 from envs_jax.bess.reserve import reserve_prices
-from envs_jax.bess.scoring import has_exact_bound, make_scoring, optimum_value_std
-from envs_jax.bess.splits import k_per_season, select_split
-from envs_jax.bess.synthetic import synthetic_market
+from envs_jax.bess.scoring import has_exact_bound, make_scoring
+from envs_jax.bess.splits import NO_TRADE, SPLITS, markets_of
 from envs_jax.spaces import Box
 
 GUIDED_RANDOM_SHARE = 0.3
@@ -69,28 +70,38 @@ class BessState:
     """Days of the episode still to come after this one (terminal mode `carry`)."""
 
 
-def make(**keywords: Any) -> Environment:
+def make(*, provenance: Mapping[str, Any] | None = None, without_data: bool = False, **keywords: Any) -> Environment:
     """Build the environment; keywords are the keys of `BessConfig`.
+
+    Args:
+        provenance: `Environment.provenance` of an earlier environment: the same days, or an error if they have changed.
+        without_data: read no table; with the `calibration` of an earlier environment, the result serves to act.
 
     Raises:
         pydantic.ValidationError: unknown or impossible keys.
         DataError, FileNotFoundError: the price table cannot be used; the message names place and remedy.
+        ValueError: a calibration that is none of this environment.
     """
     config = BessConfig(**keywords)
     rules, plant = config.rules(), plant_of(config.limits, config.legacy_linear_wear)
-    markets = _load_splits(config)
-    reserves = {name: _reserve_of(config, market) for name, market in markets.items()}
-    tables = {name: day_table(market, reserves[name], rules) for name, market in markets.items()}
-    calibration = dict(config.calibration or _calibrate(config, plant, rules, markets["train"], tables["train"]))
+    if without_data and config.calibration is None:
+        raise ValueError("without_data needs the calibration of an environment that had data")
+    markets, provenance = ({"train": NO_TRADE}, provenance) if without_data else markets_of(config, provenance)
+    tables = {name: day_table(days, _reserve_of(config, days), rules) for name, days in markets.items()}
+    first = next(iter(markets))  # `train`, but where a finished policy is scored on other data
+    if config.calibration is None:
+        calibration = calibrate(config, plant, rules, markets[first], tables[first])
+    else:
+        calibration = checked(config.calibration)
     ranges = Ranges(jnp.asarray(calibration["feature_low"]), jnp.asarray(calibration["feature_high"]))
     params = {name: BessParams(plant, t, ranges, float(calibration["reward_scale_eur"])) for name, t in tables.items()}
-    _warn_of_blind_connection(config, plant, tables["train"])
+    _warn_of_blind_connection(config, plant, tables[first])
 
     functions = _Functions(config, rules)
     score, report = make_scoring(config, rules, functions.reset_case, markets, params)
     return Environment(
         name="bess",
-        default_params=params["train"],
+        default_params=params[first],
         reset_env=functions.reset,
         step_env=functions.step,
         observation_space=lambda params: Box(-np.inf, np.inf, (size(config.obs, config.obs_connection),)),
@@ -98,6 +109,11 @@ def make(**keywords: Any) -> Environment:
         episode_length=functions.episode_length,
         max_episode_length=functions.episode_length,
         splits=params,
+        absent_splits={
+            name: "made without data" if without_data else f"set env.{name}_dates"
+            for name in SPLITS
+            if name not in params
+        },
         num_cases=lambda params: functions.num_cases(params),
         reset_case=functions.reset_case,
         score=score,
@@ -110,6 +126,7 @@ def make(**keywords: Any) -> Environment:
         preview=functions.preview if config.obs in RELATIVE else None,
         differentiable=True,
         calibration=calibration,
+        provenance=provenance,
     )
 
 
@@ -334,59 +351,8 @@ class _Functions:
         return jnp.where(jax.random.uniform(key_choice) < GUIDED_RANDOM_SHARE, random, guided)
 
 
-def _load_splits(config: BessConfig) -> dict[str, MarketDays]:
-    market = load_market(
-        config.data_path,
-        config.limits,
-        zone=config.zone,
-        timezone=config.timezone,
-        dst=config.dst,
-        huf_per_eur=config.huf_per_eur,
-        missing_price=config.missing_price,
-    )
-    if config.split == "k_per_season":
-        train, test = k_per_season(market, config.k_per_season, config.split_seed)
-        return {"train": train, "val": test, "test": test}
-    given = {"train": config.train_dates, "val": config.val_dates, "test": config.test_dates}
-    if any(dates is not None for dates in given.values()):
-        splits = {name: select_split(market, dates) for name, dates in given.items() if dates is not None}
-        if "train" not in splits:  # evaluation of a finished policy on other data
-            splits["train"] = next(iter(splits.values()))
-    else:
-        bounds = [0, int(0.7 * len(market)), int(0.85 * len(market)), len(market)]
-        parts = zip(("train", "val", "test"), bounds, bounds[1:], strict=False)
-        splits = {name: market.take(np.arange(first, last)) for name, first, last in parts}
-    if config.synthetic_days:
-        extra = synthetic_market(config.synthetic_days, config.split_seed, config.limits)
-        splits["train"] = _join(splits["train"], extra)
-    return splits
-
-
-def _join(market: MarketDays, extra: MarketDays) -> MarketDays:
-    """Market days of both; synthetic days carry no reserve column, so a real one is dropped for all."""
-    return MarketDays(
-        dates=np.concatenate([market.dates, extra.dates]),
-        price_eur_per_mwh=np.concatenate([market.price_eur_per_mwh, extra.price_eur_per_mwh]),
-        reserve_eur_per_mw_h=None,
-        pv_mw=np.concatenate([market.pv_mw, extra.pv_mw]),
-    )
-
-
 def _reserve_of(config: BessConfig, market: MarketDays) -> np.ndarray:
     return reserve_prices(market, config.reserve.source, config.split_seed, config.reserve.snsp_percent)
-
-
-def _calibrate(config: BessConfig, plant: Plant, rules: Rules, market: MarketDays, table: Day) -> dict[str, Any]:
-    """What is fitted on the training split and has to travel with a policy."""
-    ranges = parity_ranges() if config.normalization == "parity" else fitted_ranges(table)
-    scale = config.reward_scale if isinstance(config.reward_scale, float | int) else 1.0
-    if config.reward_scale == "auto":
-        scale = optimum_value_std(plant, rules, market, np.asarray(table.reserve_eur_per_mw_h, float))
-    return {
-        "feature_low": np.asarray(ranges.low, float).tolist(),
-        "feature_high": np.asarray(ranges.high, float).tolist(),
-        "reward_scale_eur": float(scale),
-    }
 
 
 def _warn_of_blind_connection(config: BessConfig, plant: Plant, table: Day) -> None:

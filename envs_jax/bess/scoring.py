@@ -86,8 +86,7 @@ def make_scoring(
         profit = records["objective_eur"].sum(axis=2, dtype=np.float64)
         if rules.terminal == "carry":
             return _carry_score(config, records, profit)
-        name = split if split in markets else "train"
-        known, dates = reference(name, cache_dir), markets[name].dates
+        known, dates = reference(split, cache_dir), markets[split].dates
         days = records["day_index"][0, :, 0].astype(int)
         idle, best = known.idle_eur[days], known.optimum.profit_eur[days] if known.optimum else None
         rules_eur = {name: values[days] for name, values in known.baselines_eur.items()}
@@ -116,7 +115,7 @@ def make_scoring(
         )
 
     def cases(split: str, wanted: Sequence[str] | None) -> dict[str, int]:
-        dates = markets[split if split in markets else "train"].dates
+        dates = markets[split].dates
         if wanted is None:
             return {season_name(dates[i]): i for i in one_case_per_season(dates)}
         position = {str(date): i for i, date in enumerate(dates)}
@@ -126,11 +125,10 @@ def make_scoring(
         return {date: position[date] for date in wanted}
 
     def table(split: str, label: str, hours: Mapping[str, np.ndarray], cache_dir: Path | None) -> dict[str, np.ndarray]:
-        name = split if split in markets else "train"
         day = int(hours["day_index"][0])
-        optimum = None if rules.terminal == "carry" else reference(name, cache_dir).optimum
+        optimum = None if rules.terminal == "carry" else reference(split, cache_dir).optimum
         plan = optimum.power_mw[day] if optimum is not None else None
-        return hourly_table(params[name].plant, markets[name].dates[day], hours, plan)
+        return hourly_table(params[split].plant, markets[split].dates[day], hours, plan)
 
     return score, Reporter("hourly", cases, table)
 

@@ -17,6 +17,7 @@ from flax import struct
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from envs_jax.base import Environment
+from envs_jax.paths import AbsolutePath
 from purerl.learn import rollout, sharding
 from purerl.learn.buffers import Sequences, sample_indices, take
 from purerl.learn.dataset import as_ring, read, require_same, world_of
@@ -37,7 +38,7 @@ class OfflineConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dataset: str = Field(description="file that purerl.record wrote")
+    dataset: AbsolutePath = Field(description="file that purerl.record wrote")
     total_gradient_steps: int = Field(20_000, gt=0)
     gradient_steps_per_update: int = Field(50, gt=0, description="of one update call, which takes no env step")
     sequence_length: int = Field(1, gt=0, description="1: transitions; otherwise the length of recorded episodes")

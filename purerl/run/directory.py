@@ -7,10 +7,10 @@ from typing import Any, Literal
 from purerl.config import RunConfig, config_hash, first_difference
 from purerl.errors import ConfigError
 from purerl.run import logs
-from purerl.run.files import write_json
+from purerl.run.kept import DATA, write_kept
 from purerl.run.metadata import now, read_metadata, surroundings
 from purerl.run.plan import Plan
-from purerl.run.runs import CALIBRATION, Run
+from purerl.run.runs import Run
 from purerl.run.stored_config import CONFIG, read_config, write_config
 
 Status = Literal["running", "finished", "early_stopped", "interrupted", "diverged"]
@@ -61,8 +61,8 @@ def open_run_dir(config: RunConfig, run_dir: Path, trained: Run, resume: bool) -
             (run_dir / name).mkdir(exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{run_dir}: run directory cannot be written: {error.strerror}") from error
-    if trained.env.calibration is not None and not (run_dir / CALIBRATION).exists():
-        write_json(run_dir / CALIBRATION, dict(trained.env.calibration))
+    if not (run_dir / DATA).exists():
+        write_kept(run_dir, trained.env)
 
 
 def first_metadata(config: RunConfig, plan: Plan, resumed_dir: Path | None) -> dict[str, Any]:

@@ -4,15 +4,24 @@ from functools import partial
 
 from purerl.errors import ConfigError
 from purerl.run import stopping
-from purerl.run.runs import Run, user_input
+from purerl.run.runs import Run, require_split, require_training_split, user_input
 from purerl.run.steps import cases_to_write
 
 
 def require_sound(trained: Run) -> None:
     """Raise ConfigError, or an error of the environment, for settings that this world or this length cannot have."""
+    _require_splits(trained)
     stopping.require_known(trained.config.evaluation, trained.env)
     _require_cases(trained)
     _require_time_to_learn(trained)
+
+
+def _require_splits(trained: Run) -> None:
+    """There is something to train on, to choose by and to be scored on."""
+    rules = trained.config.evaluation
+    require_training_split(trained.env)
+    require_split(trained.env, "evaluation.split", rules.split)
+    require_split(trained.env, "evaluation.final_split", rules.final_split)
 
 
 def _require_cases(trained: Run) -> None:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from purerl.config import RunConfig, load_config
 from purerl.learn import sharding
-from purerl.run.runs import build
+from purerl.run.runs import build, require_training_split
 from purerl.types import Algorithm, Data
 
 
@@ -28,7 +28,9 @@ def make_train(config: RunConfig | str | Path) -> Callable[..., tuple[Any, dict[
     `purerl.learn.sharding.provide_cpu_devices` before anything is computed.
     """
     config = config if isinstance(config, RunConfig) else load_config(config)
-    algorithm = build(config).algorithm
+    run = build(config)
+    require_training_split(run.env)
+    algorithm = run.algorithm
     configured = algorithm.load_data()
     spread = sharding.spread_of(config.num_devices, num_seeds=1)
 

@@ -90,7 +90,7 @@ def _policy_of(name: str, env: Environment, params: Any, num_envs: int) -> tuple
     if not name.startswith("run:"):
         raise ConfigError(f"behaviour '{name}': {env.name} has {', '.join(['random', *env.rules, 'run:DIR'])}")
     run_dir = Path(name.removeprefix("run:"))
-    run = runs.open_run(run_dir)
+    run = runs.open_run(run_dir, without_data=True)
     require_same(run_dir, world_of(run.env, run.env.default_params), world_of(env, params))
     policy, _ = runs.pick_seed(run, *runs.read_policy(run_dir, run, "best"))
 

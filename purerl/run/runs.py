@@ -14,12 +14,9 @@ from envs_jax.base import Environment
 from purerl.config import RunConfig, algorithm_module
 from purerl.errors import ConfigError
 from purerl.run import checkpoint
-from purerl.run.files import read_json
+from purerl.run.kept import Kept, read_kept
 from purerl.run.stored_config import read_config
 from purerl.types import Algorithm, Data, Policy
-
-CALIBRATION = Path("checkpoints") / "calibration.json"
-"""What the environment fitted on the training split, inside the run directory."""
 
 CheckpointName = Literal["best", "latest"] | int
 
@@ -33,14 +30,21 @@ class Run(NamedTuple):
     algorithm: Algorithm
 
 
-def build(config: RunConfig, calibration: Mapping[str, Any] | None = None, env: Environment | None = None) -> Run:
-    """Environment and algorithm of a configuration; `env` is the environment where it has been made before.
+def build(
+    config: RunConfig, kept: Kept | None = None, env: Environment | None = None, without_data: bool = False
+) -> Run:
+    """Environment and algorithm of a configuration.
+
+    Args:
+        kept: of an earlier run of this configuration: the same data seen through the same calibration.
+        env: the environment where it has been made before.
+        without_data: see `Environment.provenance`.
 
     Raises:
         ConfigError: the environment or the algorithm refuses its settings.
         FileNotFoundError, DataError: from the environment's data.
     """
-    env = build_env(config, calibration) if env is None else env
+    env = build_env(config, kept, without_data) if env is None else env
     env = dataclasses.replace(env, reward_scale=config.reward_scale)
     algorithm_config = config.algorithm_config()
     if config.reward_scale != 1 and getattr(algorithm_config, "critic_preview", False):
@@ -50,11 +54,13 @@ def build(config: RunConfig, calibration: Mapping[str, Any] | None = None, env: 
     return Run(config, env, algorithm)
 
 
-def build_env(config: RunConfig, calibration: Mapping[str, Any] | None = None) -> Environment:
-    """The environment of a configuration, with an agent axis; raises as `build` does."""
+def build_env(config: RunConfig, kept: Kept | None = None, without_data: bool = False) -> Environment:
+    """The environment of a configuration, with an agent axis; arguments and errors are those of `build`."""
     settings = config.env_settings()
-    if calibration is not None:
-        settings["calibration"] = calibration
+    if kept is not None:
+        settings |= {name: value for name, value in kept._asdict().items() if value is not None}
+    if kept is not None and kept.provenance is not None and without_data:
+        settings["without_data"] = True
     return with_agent_axis(user_input("env", lambda: envs_jax.make(config.env["name"], **settings)))
 
 
@@ -68,21 +74,39 @@ def user_input(section: str, make: Callable[[], Any]) -> Any:
         raise ConfigError(f"{section}: {error}") from error
 
 
-def open_run(run_dir: Path, overrides: Sequence[str] = ()) -> Run:
-    """The run of a directory, with the calibration it was trained with even if overrides bring other data.
+def require_split(env: Environment, key: str, split: str) -> None:
+    """Refuse a split that the environment does not have; `key` is where it was asked for.
 
     Raises:
-        FileNotFoundError: not a run directory. DamagedError: its configuration or calibration is.
+        ConfigError: names the nearest split, or what to set.
+    """
+    problem = env.split_problem(split)
+    if problem is not None:
+        raise ConfigError(f"{key} {split}: {problem}")
+
+
+def require_training_split(env: Environment) -> None:
+    """Refuse to train an environment whose settings leave out the days, or whatever it has, to train on."""
+    if "train" in env.absent_splits:
+        require_split(env, "training on split", "train")
+
+
+def open_run(run_dir: Path, overrides: Sequence[str] = (), without_data: bool = False) -> Run:
+    """The run of a directory on the data it was trained with, and with that calibration even on other data.
+
+    Args:
+        overrides: `env.key=value`; where they ask for other data, the run's own do not matter.
+        without_data: read no recorded data, where acting is all that is wanted.
+
+    Raises:
+        FileNotFoundError: not a run directory. DamagedError: its configuration, or what it keeps of its data, is.
         ConfigError: an override that is not `env.key=value`, or does not fit.
+        ValueError: from the environment: the data are no longer those of the run.
     """
     for override in overrides:
         if not override.startswith("env."):
             raise ConfigError(f"override '{override}': only env.key=value can differ from the trained run")
-    config = read_config(run_dir, overrides)
-    calibration = run_dir / CALIBRATION
-    remedy = "restore it: the policy was trained with the numbers in it"
-    stored = read_json(calibration, remedy) if calibration.exists() else None
-    return build(config, stored)
+    return build(read_config(run_dir, overrides), read_kept(run_dir), without_data=without_data)
 
 
 def read_policy(run_dir: Path, run: Run, name: CheckpointName) -> tuple[Policy, dict[str, Any]]:

@@ -21,6 +21,7 @@ from purerl.run import checkpoint, display, logs, metrics, preflight, stopping
 from purerl.run.directory import Status, check_run_dir, first_metadata, open_run_dir
 from purerl.run.evaluation import Evaluate, Result, make_evaluate
 from purerl.run.files import sealed, write_json
+from purerl.run.kept import kept_so_far
 from purerl.run.metadata import is_complete, now, write_metadata
 from purerl.run.plan import Plan, env_steps_after, plan_of
 from purerl.run.process import stop_signals
@@ -97,7 +98,7 @@ def run(
             print(f"{run_dir}: this run is already complete")
             return EXIT_OK
     logs.require_packages(config.logging)
-    trained = build(config)
+    trained = build(config, kept_so_far(run_dir) if resume and isinstance(run_dir, Path) else None)
     preflight.require_sound(trained)
     data = trained.algorithm.load_data()  # before anything is written
     plan = plan_of(trained.algorithm.num_updates, config.epochs)

@@ -4,6 +4,7 @@ Reading order: `Sweep`, `train_points`, a group, the files of finished and unfin
 """
 
 import dataclasses
+import hashlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 from purerl.config import RunConfig, config_hash
 from purerl.errors import ConfigError
 from purerl.run import checkpoint
-from purerl.run.files import read_json, sealed, write_json
+from purerl.run.files import json_text, read_json, sealed, write_json
 from purerl.run.plan import env_steps_after
 from purerl.run.runs import Run, policy_like
 from purerl.sweeps.lanes import Lane, Part, Progress, Report, compile_for, lanes_of, scored_in, train_part
@@ -97,7 +98,7 @@ def train_points(
     compare_s = time.monotonic() - start
     directory = begin() or directory
     if directory is not None:
-        _claim(directory, [config_hash(c) for c in configs], seeds)
+        _claim(directory, [config_hash(c) for c in configs], seeds, groups)
     keys = how_swept(points, groups)
     _announce(config, points, seeds, groups, keys, report)
     parts: list[Part] = []
@@ -109,12 +110,16 @@ def train_points(
     return _collected(config, list(points), seeds, groups, keys, parts, compare_s)
 
 
-def _claim(directory: Path, hashes: list[str], seeds: int) -> None:
-    """A directory belongs to one sweep; what it holds of another must not pass for this one's."""
-    owner, path = {"points": hashes, "seeds": seeds}, directory / "points.json"
+def _claim(directory: Path, hashes: list[str], seeds: int, groups: Sequence[Group]) -> None:
+    """A directory belongs to one sweep on the same data; what it holds of another must not pass for this one's."""
+    kept = [json_text([env.calibration, env.provenance]).encode() for group in groups for env in group.envs]
+    data = [hashlib.sha256(text).hexdigest()[:12] for text in kept]
+    owner, path = {"points": hashes, "seeds": seeds, "data": data}, directory / "points.json"
     remedy = "delete it if the parts beside it are of this sweep"
-    if path.exists() and read_json(path, remedy) != owner:
-        raise ConfigError(f"{directory}: holds parts of another sweep")
+    if path.exists() and (found := read_json(path, remedy)) != owner:
+        same_points = {**found, "data": data} == owner
+        what = "this sweep on data that have changed since; start it elsewhere" if same_points else "another sweep"
+        raise ConfigError(f"{directory}: holds parts of {what}")
     write_json(path, sealed(owner))
 
 

@@ -1,5 +1,6 @@
 """Market tables: every rule of the loader, every complaint about bad input, splits, the packaged table."""
 
+import json
 import warnings
 from pathlib import Path
 
@@ -7,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import envs_jax
+from envs_jax.bess.config import BessConfig
 from envs_jax.bess.data import PACKAGED_TABLE, MarketDays, load_market, season_of
 from envs_jax.bess.params import Limits, limits_of
 from envs_jax.bess.reserve import RESERVE_HOURLY_MEANS
-from envs_jax.bess.splits import k_per_season, select_split
+from envs_jax.bess.splits import k_per_season, markets_of, select_split, splits_of
 from envs_jax.bess.table import DataError
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "data" / "bess"
@@ -49,7 +52,7 @@ def complaint(tmp_path: Path, frame: pd.DataFrame, **options) -> str:
     return message
 
 
-def market(first="2021-01-01", days=365) -> MarketDays:
+def counted(first="2021-01-01", days=365) -> MarketDays:
     dates = np.datetime64(first) + np.arange(days)
     price = np.arange(days)[:, None] * np.ones(24)
     return MarketDays(dates, price, None, 0 * price)
@@ -391,6 +394,19 @@ def test_duplicate_in_local_time_is_only_allowed_in_the_autumn_hour(tmp_path):
     assert "market.csv:8: duplicated hour, first at" in complaint(tmp_path, frame)
 
 
+def test_an_hour_that_london_has_twice_is_no_duplicate_but_another_zone(tmp_path):
+    stamps = pd.date_range("2021-10-30T23:00Z", "2021-11-01T00:00Z", freq="h", inclusive="left")
+    local = stamps.tz_convert("Europe/London").strftime("%Y-%m-%d %H:%M")
+    frame = pd.DataFrame({"datetime": local, "price_em": 1.0, "pv_mw": 0.0})
+    message = complaint(tmp_path, frame)
+    assert "the clock of Europe/London goes back in this hour, that of env.timezone=Europe/Budapest does not" in message
+    assert "set env.timezone=Europe/London" in message
+    assert len(load(tmp_path, frame, timezone="Europe/London", dst="repair")) == 1
+    frame["datetime"] = [*local[:7], *local[6:-1]]
+    message = complaint(tmp_path, frame)
+    assert "keep one of the rows, or set env.timezone (now Europe/Budapest) if the clock" in message
+
+
 def test_datetime_with_and_without_offset_is_refused(tmp_path):
     frame = table().rename(columns={"timestamp_utc": "datetime"})
     frame["datetime"] = frame["datetime"].str.removesuffix("Z")
@@ -455,7 +471,7 @@ def test_table_without_a_whole_day(tmp_path):
 
 def test_seasons_months_and_weekdays():
     assert season_of(np.arange(1, 13)).tolist() == [0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 0]
-    days = market("2019-12-30", 800)
+    days = counted("2019-12-30", 800)
     stamps = pd.DatetimeIndex(days.dates)
     np.testing.assert_array_equal(days.month, stamps.month)
     np.testing.assert_array_equal(days.weekday, stamps.day_of_week)
@@ -463,7 +479,7 @@ def test_seasons_months_and_weekdays():
 
 
 def test_take_and_select():
-    days = market()
+    days = counted()
     reserve = MarketDays(days.dates, days.price_eur_per_mwh, days.price_eur_per_mwh + 1, days.pv_mw)
     taken = reserve.take([5, 2])
     assert taken.price_eur_per_mwh[:, 0].tolist() == [5, 2]
@@ -474,14 +490,14 @@ def test_take_and_select():
 
 
 def test_split_ranges_are_inclusive_and_united():
-    days = market()
+    days = counted()
     assert len(select_split(days, "2021-01-01..2021-12-31")) == 365
     parts = select_split(days, ["2021-03-10..2021-03-20", "2021-03-15..2021-03-25", "2021-01-02"])
     assert len(parts) == 17 and (np.diff(parts.dates) > np.timedelta64(0, "D")).all()
 
 
 def test_every_fourth_week_and_its_complement_share_the_year():
-    days = market()
+    days = counted()
     every, others = (select_split(days, f"2021-01-01..2021-12-31/{kind}4w") for kind in ("every", "except"))
     assert every.price_eur_per_mwh[:8, 0].tolist() == [21, 22, 23, 24, 25, 26, 27, 49]
     assert sorted([*every.dates, *others.dates]) == list(days.dates)
@@ -489,7 +505,7 @@ def test_every_fourth_week_and_its_complement_share_the_year():
 
 
 def test_weeks_are_counted_in_calendar_days_whatever_days_are_missing():
-    days = market()
+    days = counted()
     with_gap = days.take(np.r_[0:10, 15:365])
     whole = set(select_split(days, "2021-01-01..2021-12-31/every2w").dates)
     assert set(select_split(with_gap, "2021-01-01..2021-12-31/every2w").dates) == whole & set(with_gap.dates)
@@ -508,33 +524,35 @@ def test_weeks_are_counted_in_calendar_days_whatever_days_are_missing():
 )
 def test_bad_splits(dates, expected):
     with pytest.raises(DataError, match=expected):
-        select_split(market(), dates)
+        select_split(counted(), dates)
 
 
 def test_few_days_are_warned_about():
     with pytest.warns(UserWarning, match=r"only 7 day\(s\)"):
-        select_split(market(), "2021-01-01..2021-01-07")
+        select_split(counted(), "2021-01-01..2021-01-07")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        select_split(market(), "2021-01-01..2021-01-08")
+        select_split(counted(), "2021-01-01..2021-01-08")
 
 
 def test_k_per_season_is_balanced_disjoint_and_seeded():
-    days = market()
-    train, test = k_per_season(days, 5, seed=3)
-    assert np.bincount(train.season).tolist() == np.bincount(test.season).tolist() == [5, 5, 5, 5]
-    assert not set(train.dates) & set(test.dates)
-    assert (np.diff(train.dates) > np.timedelta64(0, "D")).all()
-    again, other = k_per_season(days, 5, seed=3)[0], k_per_season(days, 5, seed=4)[0]
-    np.testing.assert_array_equal(train.dates, again.dates)
-    assert set(train.dates) != set(other.dates)
+    days = counted()
+    splits = k_per_season(days, 5, seed=3)
+    assert list(splits) == ["train", "val", "test"]
+    for chosen in splits.values():
+        assert np.bincount(chosen.season).tolist() == [5, 5, 5, 5]
+        assert (np.diff(chosen.dates) > np.timedelta64(0, "D")).all()
+    assert len({date for chosen in splits.values() for date in chosen.dates}) == 60
+    again, other = k_per_season(days, 5, seed=3)["train"], k_per_season(days, 5, seed=4)["train"]
+    np.testing.assert_array_equal(splits["train"].dates, again.dates)
+    assert set(splits["train"].dates) != set(other.dates)
 
 
 def test_k_per_season_needs_enough_days():
-    with pytest.raises(DataError, match="needs 200 days of winter, the table has 90; lower k"):
-        k_per_season(market(), 100, seed=0)
+    with pytest.raises(DataError, match="needs 300 days of winter, the table has 90; lower k"):
+        k_per_season(counted(), 100, seed=0)
     with pytest.raises(DataError, match="must be at least 1"):
-        k_per_season(market(), 0, seed=0)
+        k_per_season(counted(), 0, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -544,10 +562,120 @@ def test_k_per_season_needs_enough_days():
         ("2021-02", "2021-02-01", "2021-02-28"),
         ("2021-01-05:2021-01-20", "2021-01-05", "2021-01-20"),
         ("2021-01-05 to 2021-01-20", "2021-01-05", "2021-01-20"),
-        (["2021-01-05", "2021-01-20"], "2021-01-05", "2021-01-20"),
         ("2021-11..2022-02", "2021-11-01", "2022-02-28"),
+        (2022, "2022-01-01", "2022-12-31"),
     ],
 )
-def test_a_split_may_be_written_as_year_month_or_pair(dates, first, last):
-    split = select_split(load_market(None, limits_of("default")), dates)
+def test_a_split_may_be_written_as_year_month_or_range(dates, first, last, market):
+    split = select_split(market, dates)
     assert (str(split.dates[0]), str(split.dates[-1])) == (first, last)
+
+
+def test_a_list_of_dates_is_the_union_of_its_items_always(market):
+    both = select_split(market, ["2022-01", "2022-07"])
+    assert np.unique(both.month).tolist() == [1, 7] and len(both) == 62
+    assert len(select_split(market, [2021, "2022-07"])) == len(select_split(market, "2021")) + 31
+    with pytest.warns(UserWarning, match=r"only 2 day\(s\).*; 2021-01-05\.\.2021-01-20 stands for all days between"):
+        assert select_split(market, ["2021-01-05", "2021-01-20"]).dates.astype(str).tolist() == [
+            "2021-01-05", "2021-01-20",
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("years", [2021, [2021], "2021"])
+def test_a_bare_year_is_a_date_where_yaml_reads_a_number(market, years):
+    config = BessConfig.model_validate_json(json.dumps({"train_dates": years, "test_dates": 2022}), strict=True)
+    splits = splits_of(config, market)
+    assert {name: np.unique(days.dates.astype("datetime64[Y]")).astype(str).tolist() for name, days in splits.items()} \
+        == {"train": ["2021"], "test": ["2022"]}  # fmt: skip
+
+
+SHARED = {"train_dates": "2021", "val_dates": "2022-01", "test_dates": "2022-03"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"test_dates": "2021-12-30..2022-06"}, "train_dates and env.test_dates share 2 day.s., the first 2021-12-30"),
+        ({"test_dates": "2022"}, "val_dates and env.test_dates share 31 day.s., the first 2022-01-01"),
+    ],
+)
+def test_a_tested_day_neither_trains_nor_chooses(changed, expected, market):
+    assert len(splits_of(BessConfig(**SHARED), market)) == 3
+    with pytest.raises(DataError, match=expected):
+        splits_of(BessConfig(**{**SHARED, **changed}), market)
+
+
+def test_choosing_by_training_days_is_said(market):
+    with pytest.warns(UserWarning, match="share 30 day.s.*: the best checkpoint is chosen on days that trained it"):
+        splits_of(BessConfig(**{**SHARED, "val_dates": "2021-03"}), market)
+
+
+def test_splits_are_those_that_have_dates(market):
+    parts = {name: len(days) for name, days in splits_of(BessConfig(), market).items()}
+    assert parts == {"train": 508, "val": 109, "test": 109}
+    assert list(splits_of(BessConfig(test_dates="2022"), market)) == ["test"]
+    assert list(splits_of(BessConfig(), market.take([0]))) == ["test"]
+
+
+# Days that belong to a run
+
+
+def test_a_table_that_grew_gives_a_run_its_own_days(tmp_path):
+    config = BessConfig(data_path=str(saved(tmp_path, table(days=40))))
+    before, provenance = markets_of(config)
+    provenance = json.loads(json.dumps(provenance))
+    saved(tmp_path, table(days=60))
+    after, again = markets_of(config, provenance)
+    assert again == provenance
+    for name, days in before.items():
+        np.testing.assert_array_equal(after[name].dates, days.dates)
+        np.testing.assert_array_equal(after[name].price_eur_per_mwh, days.price_eur_per_mwh)
+    fresh, _ = markets_of(config)
+    assert {name: len(days) for name, days in fresh.items()} == {"train": 42, "val": 9, "test": 9}
+
+
+@pytest.mark.parametrize("change", ["price_em", "pv_mw", "fewer days"])
+def test_a_table_with_other_content_for_the_days_of_a_run_is_refused(tmp_path, change):
+    config = BessConfig(data_path=str(saved(tmp_path, table(days=40))))
+    _, provenance = markets_of(config)
+    frame = table(days=37 if change == "fewer days" else 40)
+    if change in frame:
+        frame.loc[24 * 37 + 12, change] += 0.01
+    saved(tmp_path, frame)
+    with pytest.raises(DataError) as error:
+        markets_of(config, provenance)
+    assert f"market.csv: {1 if change in frame else 3} day(s) of the run are not what they were" in str(error.value)
+    assert "the first 2021-07-08" in str(error.value) and "evaluate --data FILE" in str(error.value)
+
+
+def test_asking_for_other_days_or_another_file_is_no_change_of_the_data(tmp_path):
+    config = BessConfig(data_path=str(saved(tmp_path, table(days=40))))
+    _, provenance = markets_of(config)
+
+    def days_of(frame: pd.DataFrame, name: str, **changed) -> dict[str, int]:
+        given = config.model_copy(update={"data_path": str(saved(tmp_path, frame, name)), **changed})
+        return {name: len(days) for name, days in markets_of(given, provenance)[0].items()}
+
+    own, longer = {"train": 28, "val": 6, "test": 6}, table(days=60)
+    assert days_of(longer, "market.csv", test_dates="2021-06-01..2021-06-10") == {"test": 10}
+    assert days_of(longer, "moved.csv") == own
+    assert days_of(table("2022-06-01", days=60), "other.csv") == {"train": 42, "val": 9, "test": 9}
+    # Another plant makes other power of the same days.
+    smaller = config.limits.res.model_copy(update={"pv_ac_capacity_mw": 0.5})
+    assert days_of(longer, "market.csv", limits=config.limits.model_copy(update={"res": smaller})) == own
+
+
+@pytest.mark.parametrize(("asked", "split"), [("val", "val"), ("test", "test"), ("tset", "test")])
+def test_all_of_another_table_is_the_split_that_is_asked_for(tmp_path, asked, split):
+    path = str(saved(tmp_path, table(days=9)))
+    trained = {"train_dates": "2021", "val_dates": "2022-01", "split": "k_per_season"}
+    settings = {**trained, **envs_jax.on_other_data("bess", path, asked)}
+    markets, _ = markets_of(BessConfig(**settings))
+    assert {name: len(days) for name, days in markets.items()} == {split: 9}
+
+
+def test_a_relative_table_is_stored_with_its_whole_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    stored = BessConfig(data_path="a/m.csv").model_dump()["data_path"]
+    assert stored == BessConfig(data_path="~/a/m.csv").data_path == str(tmp_path / "a" / "m.csv")

@@ -13,7 +13,7 @@ import pytest
 
 import envs_jax
 from envs_jax.base import Environment
-from envs_jax.bess import physics
+from envs_jax.bess import calibration, physics
 from envs_jax.bess.baselines import BASELINES, PRICE_RULES
 from envs_jax.bess.days import Augmentation, Day, Forecast, augment_and_forecast
 from envs_jax.bess.optimum import perfect_foresight
@@ -409,6 +409,40 @@ def test_rules_as_policies_carry_out_the_commands_of_the_baselines(variant, rule
 
 
 # What travels with a policy
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"feature_low": None}, "calibration: feature_low: Input should be a valid list"),
+        ({"feature_high": [1.0]}, "calibration: feature_high: List should have at least 20 items"),
+        ({"reward_scale_eur": 0.0}, "calibration: reward_scale_eur: Input should be greater than 0"),
+        ({"reward_scale": 1.0}, "calibration: reward_scale: Extra inputs are not permitted"),
+    ],
+)
+def test_a_calibration_that_is_none_of_trading_is_refused(changed, expected):
+    sound = {"feature_low": [0.0] * 20, "feature_high": [1.0] * 20, "reward_scale_eur": 200.0}
+    assert calibration.checked(sound) == sound
+    with pytest.raises(ValueError, match=expected):
+        calibration.checked({**sound, **changed})
+
+
+def test_an_empty_calibration_is_not_fitted_again():
+    with pytest.raises(ValueError, match="calibration: feature_low: Field required"):
+        envs_jax.make("bess", **TEN_DAYS, calibration={})
+
+
+def test_a_world_without_data_is_the_one_it_was_made_of_but_for_its_days(envs):
+    env = envs["default"]
+    blind = envs_jax.make(
+        "bess", data_path="/nowhere.csv", calibration=env.calibration, provenance=env.provenance, without_data=True
+    )
+    assert (blind.calibration, blind.provenance) == (env.calibration, env.provenance)
+    assert blind.observation_space(None).shape == env.observation_space(None).shape
+    np.testing.assert_array_equal(blind.default_params.ranges.high, env.default_params.ranges.high)
+    assert blind.split_problem("test") == "bess has train; made without data"
+    with pytest.raises(ValueError, match="without_data needs the calibration"):
+        envs_jax.make("bess", without_data=True)
 
 
 def test_calibration_is_taken_back_as_it_was():

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment, Score
+from envs_jax.paths import AbsolutePath
 from envs_jax.spaces import Box
 from purerl.types import Algorithm, Data
 
@@ -24,7 +25,7 @@ class EnvConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     target_scale: float = Field(1.0, gt=0)
-    data_path: str | None = None
+    data_path: AbsolutePath | None = None
     calibration: dict | None = None
 
 
@@ -39,13 +40,23 @@ class TrackState(NamedTuple):
     time: jax.Array
 
 
-def make_env(**settings) -> Environment:
-    """Reach a constant target with the action: reward -(action - target)^2, five steps, cases with known targets."""
+def make_env(provenance=None, without_data=False, **settings) -> Environment:
+    """Reach a constant target with the action: reward -(action - target)^2, five steps, cases with known targets.
+
+    Targets of the test may come from a file; a run keeps them, and only the file may grow.
+    """
     config = EnvConfig(**settings)
     targets = {name: jnp.asarray(t * config.target_scale, jnp.float32) for name, t in TARGETS.items()}
-    if config.data_path is not None:
-        targets["test"] = jnp.asarray(np.loadtxt(config.data_path, ndmin=1), jnp.float32)
-    calibration = config.calibration or {"scale": float(np.abs(targets["train"]).max())}
+    if config.data_path is not None and not without_data:
+        found = np.loadtxt(config.data_path, ndmin=1).tolist()
+        if provenance is not None and provenance["file"] == config.data_path:
+            if found[: len(provenance["targets"])] != provenance["targets"]:
+                raise ValueError(f"{config.data_path}: other targets than at the training")
+            found = provenance["targets"]
+        provenance = {"file": config.data_path, "targets": found}
+        targets["test"] = jnp.asarray(found, jnp.float32)
+    fitted = {"scale": float(np.abs(targets["train"]).max())}
+    calibration = fitted if config.calibration is None else config.calibration
     splits = {name: TrackParams(t, calibration["scale"]) for name, t in targets.items()}
 
     def observe(state, params):
@@ -85,6 +96,7 @@ def make_env(**settings) -> Environment:
         score=score,
         differentiable=True,
         calibration=calibration,
+        provenance=provenance,
     )
 
 

@@ -20,7 +20,7 @@ from envs_jax.base import Reporter
 from purerl import evaluate, export, train
 from purerl.config import Evaluation, load_config
 from purerl.errors import ConfigError
-from purerl.run import directory, evaluation, preflight, process, runs
+from purerl.run import directory, evaluation, kept, preflight, process, runs, stored_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,6 +85,11 @@ def contents(directory: Path) -> dict:
             ["--config", "{config}", "env={name: 'gymnax:Pendulum-v1', g: fast}"],
             "g of gymnax task 'Pendulum-v1' = 'fast'",
         ),
+        (
+            ["--config", "{config}", "evaluation.split=vaal"],
+            "evaluation.split vaal: track has train, val, test; did",
+        ),
+        (["--config", "{config}", "evaluation.final_split=tset"], "did you mean 'test'?"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(config_file, tmp_path, capsys, monkeypatch, arguments, expected):
@@ -257,7 +262,99 @@ def test_evaluate_on_other_data_keeps_the_calibration_of_the_training(finished_r
     assert stored == {"scale": 0.5}
     run = runs.open_run(finished_run, ["env.target_scale=3.0"])
     assert run.env.calibration == stored
-    assert run.env.splits["val"][0] == pytest.approx(-1.2)
+    assert run.env.splits["val"].targets[0] == pytest.approx(-1.2)
+
+
+# Data and calibration belong to the run
+
+
+@pytest.fixture
+def run_on_file(finished_run, tmp_path):
+    """The finished run as if its test targets had come from a file."""
+    copy, data = tmp_path / "copy", tmp_path / "targets.txt"
+    shutil.copytree(finished_run, copy)
+    data.write_text("0.1\n0.2\n0.3\n")
+    settings = load_config(copy / "config.yaml", [f"env.data_path={data}"])
+    stored_config.write_config(copy, settings)
+    kept.write_kept(copy, runs.build_env(settings))
+    return copy, data
+
+
+def test_data_that_grew_are_the_same_for_a_run_and_data_that_changed_are_not(run_on_file, tmp_path, capsys):
+    run_dir, data = run_on_file
+    arguments = ["--run", str(run_dir), "--json", str(tmp_path / "score.json")]
+    scores = []
+    for content in ("0.1\n0.2\n0.3\n", "0.1\n0.2\n0.3\n0.9\n"):
+        data.write_text(content)
+        assert evaluate.main(arguments) == 0
+        report = json.loads((tmp_path / "score.json").read_text())
+        scores.append((report["episodes"], report["policy"]))
+    assert scores[0] == scores[1] and scores[0][0] == 3
+    data.write_text("0.1\n0.25\n0.3\n")
+    capsys.readouterr()
+    assert evaluate.main(arguments) == 2
+    assert "targets.txt: other targets than at the training" in one_line(capsys)
+    other = tmp_path / "other.txt"
+    other.write_text("0.5\n")
+    assert evaluate.main([*arguments, "--data", str(other)]) == 0
+
+
+def test_a_policy_is_loaded_and_exported_when_its_data_are_gone(run_on_file, tmp_path, monkeypatch, capsys):
+    run_dir, data = run_on_file
+    data.unlink()
+    monkeypatch.chdir("/")
+    assert purerl.load_policy(run_dir).obs_shape == (2,)
+    assert export.main(["--run", str(run_dir), "--out", str(tmp_path / "exported")]) == 0
+    capsys.readouterr()
+    assert evaluate.main(["--run", str(run_dir)]) == 2
+    assert "targets.txt" in one_line(capsys)
+
+
+def test_relative_data_are_found_from_another_directory(config_file, tmp_path, monkeypatch):
+    (tmp_path / "targets.txt").write_text("0.1\n0.2\n")
+    monkeypatch.chdir(tmp_path)
+    stored = load_config(config_file, ["env.data_path=targets.txt"])
+    monkeypatch.chdir("/")
+    assert stored.env["data_path"] == str(tmp_path / "targets.txt")
+    assert runs.build_env(stored).splits["test"].targets.shape == (2,)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[data.index(b"5")] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "expected"),
+    [
+        ("checkpoints/calibration.json", Path.unlink, "calibration.json: damaged (missing)"),
+        ("checkpoints/calibration.json", lambda path: path.write_text("{}"), "does not fit the digest in data.json"),
+        ("checkpoints/calibration.json", flip, "does not fit the digest in data.json"),
+        ("data.json", Path.unlink, "data.json: damaged (missing)"),
+        ("data.json", lambda path: path.write_text("{}"), "damaged (without 'calibration_sha256')"),
+        ("data.json", flip, "data.json: damaged"),
+    ],
+)
+@pytest.mark.parametrize("command", ["evaluate", "export", "resume"])
+def test_what_a_run_keeps_is_neither_fitted_again_nor_taken_damaged(
+    finished_run, tmp_path, capsys, file, change, expected, command
+):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished_run, copy, ignore=shutil.ignore_patterns("tensorboard", "plots"))
+    change(copy / file)
+    before = contents(copy)
+    if command == "evaluate":
+        code = evaluate.main(["--run", str(copy)])
+    elif command == "export":
+        code = export.main(["--run", str(copy), "--out", str(tmp_path / "policy")])
+    else:
+        (copy / "metadata.json").unlink()  # so that it is not complete
+        before = contents(copy)
+        code = train.main(["--resume", "--run-dir", str(copy)])
+    assert code == 2
+    assert expected in one_line(capsys)
+    assert contents(copy) == before
 
 
 @pytest.mark.parametrize(("name", "epoch"), [("latest", 6), ("4", 4), ("best", 6)])
@@ -276,7 +373,7 @@ def test_every_checkpoint_can_be_scored(finished_run, tmp_path, name, epoch):
         (["--run", "{tmp}"], "not a run directory"),
         (["--run", "{run}", "--checkpoint", "newest"], "'newest' is not best, latest or the number of an epoch"),
         (["--run", "{run}", "--checkpoint", "5"], "no checkpoint '5' (have epochs: 4, 6)"),
-        (["--run", "{run}", "--split", "tset"], "--split tset: track has train, val, test"),
+        (["--run", "{run}", "--split", "tset"], "--split tset: track has train, val, test; did you mean 'test'?"),
         (["--run", "{run}", "--episodes", "0"], "argument --episodes: must be at least 1, not 0"),
         (["--run", "{run}", "--data", "{tmp}/none.csv"], "none.csv: no such file"),
         (["--run", "{run}", "--scenario", "storm"], "unknown key 'env.scenario'"),

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -417,6 +418,17 @@ def test_parts_of_another_sweep_are_not_taken_for_this_one(finished_sweep):
     _, out = finished_sweep
     with pytest.raises(ConfigError, match="holds parts of another sweep"):
         sweep.train_points(config_of(), [{"algo.learning_rate": 0.2}], directory=out / "parts")
+
+
+def test_parts_on_data_that_have_changed_are_not_taken_for_this_sweep(tmp_path):
+    def on(**provenance):
+        env = SimpleNamespace(calibration=None, provenance=provenance)
+        return [SimpleNamespace(envs=(env,))]
+
+    training._claim(tmp_path, ["a"], 2, on(days=[1, 2]))
+    training._claim(tmp_path, ["a"], 2, on(days=[1, 2]))
+    with pytest.raises(ConfigError, match="holds parts of this sweep on data that have changed since"):
+        training._claim(tmp_path, ["a"], 2, on(days=[1, 2, 3]))
 
 
 # Bad input

@@ -51,7 +51,7 @@ def test_masks_memory_and_mixed_actions_survive_the_export(kind, monkeypatch):
     policy = policy._replace(actor=jax.tree.map(lambda x: 3 * x + 0.1, policy.actor))
     settings = SimpleNamespace(env={"name": "masked"}, algo={"name": "ppo"}, seed=0)
     run = SimpleNamespace(config=settings, env=env, algorithm=algorithm)
-    monkeypatch.setattr(runs, "open_run", lambda run_dir: run)
+    monkeypatch.setattr(runs, "open_run", lambda run_dir, **_: run)
     monkeypatch.setattr(runs, "read_policy", lambda *_: (policy, {"epoch": 1}))
     monkeypatch.setattr(runs, "pick_seed", lambda *_: (policy, 0))
 
