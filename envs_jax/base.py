@@ -21,6 +21,11 @@ State = Any
 StepResult = tuple[Any, State, jax.Array, jax.Array, jax.Array, dict[str, Any]]
 
 
+FRAMES = "frames"
+"""Entry of `info`, a positive whole number: how many frames of the world a step took, where that is not always one (a
+decision that is held). Rewards of such a step are sums over its frames, and discounts count frames."""
+
+
 class Score(NamedTuple):
     """Result of scoring one or more seeds of a policy on a split. Numbers are in `unit` unless said."""
 

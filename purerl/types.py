@@ -43,7 +43,8 @@ class Algorithm(NamedTuple):
     act: Callable[[Policy, Carry, jax.Array, jax.Array | None, jax.Array, bool], tuple[jax.Array, Carry]]
     """`(policy, carry, obs [..., A, d], mask, key, greedy)`: actions [..., A, ...] and the next carry."""
     initial_carry: Callable[[tuple[int, ...]], Carry]
-    """Recurrent state at the start of an episode for a batch shape (without the agent axis)."""
+    """Recurrent state at the start of an episode for a batch shape (without the agent axis). Empty means zeros:
+    roll-outs and sequences set the carry to zero where an episode ends."""
     hparams: HParams
     """The configuration's numbers that may be traced and swept: a dataclass of scalars."""
     load_data: Callable[[], Data]
@@ -61,6 +62,8 @@ class Algorithm(NamedTuple):
     q_values: Callable[[Policy, jax.Array, jax.Array, Any], jax.Array] | None = None
     """`(policy, obs [T, N, d], action [T, N, k], env_params)`: estimates [critics, T, N] along episodes, where
     defined."""
+    discount: float = 1.0
+    """Of one frame of the world, for what `q_values` estimate."""
     warmup_report: Callable[[State], Metrics] | None = None
     """`(fresh state)`: what the actions of the warm-up were like, as scalars for the screen."""
     replay_field: str | None = None

@@ -36,8 +36,8 @@ from purerl.learn import rollout, sharding
 from purerl.learn.actors import traced
 from purerl.learn.normalize import RunningStats, empty_stats, merge, standardised
 from purerl.learn.optimizers import OptimizerName, Schedule, descend, make_optimizer
-from purerl.learn.returns import lambda_returns
-from purerl.learn.trajectory import remembered_values
+from purerl.learn.returns import discount_of, lambda_returns
+from purerl.learn.trajectory import remembered_outputs
 from purerl.nets.actions import Actions, action_range
 from purerl.nets.networks import Network, NetworkConfig, initial_carry
 from purerl.types import Algorithm, Data
@@ -125,6 +125,12 @@ class Window(NamedTuple):
     reward: jax.Array
     terminated: jax.Array
     truncated: jax.Array
+    frames: jax.Array | None
+    """That the steps took; None: one each."""
+
+    def discount(self, gamma) -> jax.Array:
+        """[T, N]; zero after a termination."""
+        return discount_of(gamma, self.frames) * (1.0 - self.terminated)
 
     @property
     def done(self) -> jax.Array:
@@ -148,7 +154,7 @@ def next_values(critic: Network, params, carry, window: Window):
         carry, value = critic.step(params, carry, x)
         return carry, value[..., 0]
 
-    _, v_tp1, carry = remembered_values(value_step, carry, window.obs, window.final_obs, window.done)
+    _, v_tp1, carry = remembered_outputs(value_step, carry, window.obs, window.final_obs, window.done)
     return v_tp1, carry
 
 
@@ -158,7 +164,7 @@ def window_value(window: Window, v_tp1, gamma):
     Args:
         v_tp1: values of the observations after every step [T, N]; they count after the last step and at truncations.
     """
-    whole = lambda_returns(window.reward, gamma * (1.0 - window.terminated), 1.0 - window.truncated, v_tp1)
+    whole = lambda_returns(window.reward, window.discount(gamma), 1.0 - window.truncated, v_tp1)
     starts = window.restarts.at[0].set(True)
     return jnp.sum(starts * whole) / whole.size
 
@@ -240,8 +246,9 @@ def window_of(bound: Bound, steps: rollout.Steps, obs_stats: RunningStats) -> Wi
         x.reshape(x.shape[0], -1, *x.shape[3:]) for x in (steps.obs, steps.final_obs, steps.reward)
     )
     obs, final_obs = (seen(bound.config, obs_stats, x) for x in (obs, final_obs))
-    flags = (jnp.repeat(flag, bound.agents, axis=1) for flag in (steps.terminated, steps.truncated))
-    return Window(obs, final_obs, reward, *flags)
+    shared = steps.terminated, steps.truncated, steps.frames
+    terminated, truncated, frames = jax.tree.map(lambda x: jnp.repeat(x, bound.agents, axis=1), shared)
+    return Window(obs, final_obs, reward, terminated, truncated, frames)
 
 
 def actor_loss(params, bound: Bound, env_params, state: State, key, noise_std):
@@ -272,9 +279,7 @@ def fitted(bound: Bound, optimizer, value: Critic, window: Window, v_tp1, carry,
             f"critic_minibatches {config.critic_minibatches} must divide the environments (times agents) of a device: "
             f"{count}"
         )
-    target = lambda_returns(
-        window.reward, h.gamma * (1.0 - window.terminated), h.td_lambda * (1.0 - window.truncated), v_tp1
-    )
+    target = lambda_returns(window.reward, window.discount(h.gamma), h.td_lambda * (1.0 - window.truncated), v_tp1)
 
     def dealt(x, axis):
         """Minibatches first; environments in turn, so that every device has its part of each."""

@@ -331,4 +331,6 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         return Policy(learner.params.actor, learner.params.critics)
 
     hparams = hparams_of(config, policy.actions)
-    return assemble(recorded, actor, init_learner, gradient_step, policy_of, hparams, q_values=q_values)
+    return assemble(
+        recorded, actor, init_learner, gradient_step, policy_of, hparams, q_values=q_values, discount=config.gamma
+    )

@@ -53,7 +53,7 @@ from purerl.learn.policy_gradient import (
     policy_of,
     rewards_of,
 )
-from purerl.learn.returns import vtrace_advantages, vtrace_errors
+from purerl.learn.returns import discount_of, vtrace_advantages, vtrace_errors
 from purerl.learn.trajectory import values_along
 from purerl.types import Algorithm, Data
 
@@ -181,7 +181,8 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         behaviour_log_prob = nets.distribution(steps.outputs, steps.legal).log_prob(steps.raw_action)
         log_prob = nets.distribution(outputs, steps.legal).log_prob(steps.raw_action)
         ratio = jnp.exp(log_prob - behaviour_log_prob)
-        trace = reward, h.gamma * (1.0 - steps.terminated), h.vtrace_lambda * (1.0 - steps.truncated), v_t, v_tp1
+        discount = discount_of(h.gamma, steps.frames)
+        trace = reward, discount * (1.0 - steps.terminated), h.vtrace_lambda * (1.0 - steps.truncated), v_t, v_tp1
         errors = vtrace_errors(*trace, ratio, h.vtrace_clip_rho, h.vtrace_clip_c)
         if clipped:
             objective = partial(clipped_surrogate, clip=h.clip)

@@ -43,7 +43,7 @@ from purerl.learn.policy_gradient import (
     policy_of,
     rewards_of,
 )
-from purerl.learn.returns import generalised_advantages
+from purerl.learn.returns import discount_of, generalised_advantages
 from purerl.learn.trajectory import values_along
 from purerl.types import Algorithm, Data
 
@@ -101,8 +101,9 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         learner, steps, h = own.learner, own.steps, common.hparams
         reward, learner = rewards_of(config, learner, steps, h.gamma)
         v_t, v_tp1, critic_carry = values_along(nets, learner.params["critic"], learner.critic_carry, steps)
+        discount = discount_of(h.gamma, steps.frames)
         advantage = generalised_advantages(
-            reward, h.gamma * (1.0 - steps.terminated), h.gae_lambda * (1.0 - steps.truncated), v_t, v_tp1
+            reward, discount * (1.0 - steps.terminated), h.gae_lambda * (1.0 - steps.truncated), v_t, v_tp1
         )
         old_log_prob = nets.distribution(steps.outputs, steps.legal).log_prob(steps.raw_action)
         batch = Batch(

@@ -269,6 +269,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         num_updates=config.num_updates(),
         vectorise_seeds=not config.recurrent,
         q_values=q_values,
+        discount=config.gamma,
         replay_field="ring",
         warmup_report=lambda state: source.warmup_report(state.ring),
     )

@@ -1,7 +1,8 @@
 """Replay: a time-major ring of sequences. A transition is a sequence of one step, a day one of 24.
 
-Items are whole sequences, so nothing sampled ever crosses an episode boundary and nothing needs padding. Layout
-[time, item, ...]: sampling is one gather along the item axis and yields time-major batches without a transpose.
+Transitions and whole episodes cross no episode boundary and need no padding. Chunks (`purerl.learn.chunks`) have a
+length of their own and may cross ends of episodes; the fields below `span` are theirs. Layout [time, item, ...]:
+sampling is one gather along the item axis and yields time-major batches without a transpose.
 """
 
 from typing import Any
@@ -28,7 +29,25 @@ class Sequences:
     alive: jax.Array | None = None
     """[T, N, ...] bool: agents in play before every step; None: all."""
     span: jax.Array | None = None
-    """[T, N] environment steps that a stored step covers (its reward is their discounted sum); None: one each."""
+    """[T, N] frames that a stored step covers (its reward is their discounted sum); None: one each."""
+    truncated: jax.Array | None = None
+    """[T, N] bool: the episode was cut off after the step."""
+    reset: jax.Array | None = None
+    """[T, N] bool: an episode starts with this step, and memories are emptied before it; None: nowhere inside."""
+    weight: jax.Array | None = None
+    """[T, N] in losses: zero while memories only warm up (burn-in) and for padding; None: one everywhere."""
+    carry: Any = None
+    """Leaves [1, N, A, ...]: memory of the actor before the first step, as it was when the steps were recorded."""
+    final_obs: jax.Array | None = None
+    """[T, N, ...]: observations after the steps, before any reset; `obs` is then [T, N, ...], before them alone."""
+    final_legal: jax.Array | None = None
+    """[T, N, ..., n] bool: legal actions there; `legal` is then [T, N, ..., n]."""
+    global_state: jax.Array | None = None
+    """[T, N, s] before the steps."""
+    final_global_state: jax.Array | None = None
+    """[T, N, s] after the steps, before any reset."""
+    team_reward: jax.Array | None = None
+    """[T, N]: one number for all agents."""
 
 
 @struct.dataclass

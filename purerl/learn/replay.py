@@ -21,6 +21,7 @@ from envs_jax.base import Environment
 from purerl.learn import rollout, sharding
 from purerl.learn.buffers import Ring, Sequences, make_ring, push, sample_indices
 from purerl.learn.optimizers import OptimizerName, Schedule
+from purerl.learn.returns import discount_of
 from purerl.nets.actions import Actions, Choices
 from purerl.nets.critics import CriticArch, Reduction
 from purerl.nets.networks import NetworkConfig, initial_carry
@@ -139,7 +140,7 @@ class Source(NamedTuple):
         if recent is None:
             if steps.facts.alive is not None:
                 steps = steps._replace(terminated=own_ends(steps)[0])
-            return self._to_items(steps), None
+            return self._to_items(steps, _frames_of_agents(steps)), None
         steps = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), recent, steps)
         windows, span = n_step_windows(steps, gamma, self.config.n_step)
         recent = jax.tree.map(lambda x: x[self.config.steps_per_update :], steps)
@@ -336,6 +337,11 @@ def own_ends(steps: rollout.Steps) -> tuple[jax.Array, jax.Array]:
     return terminated | left, done | left
 
 
+def _frames_of_agents(steps: rollout.Steps) -> jax.Array | None:
+    """[T, B, A] that the steps took; None: one each."""
+    return None if steps.frames is None else jnp.broadcast_to(steps.frames[..., None], steps.reward.shape)
+
+
 def n_step_windows(steps: rollout.Steps, gamma, n: int) -> tuple[rollout.Steps, jax.Array]:
     """Transitions over up to n steps, from each of the first T - n + 1 steps; none reaches beyond its episode.
 
@@ -344,20 +350,21 @@ def n_step_windows(steps: rollout.Steps, gamma, n: int) -> tuple[rollout.Steps, 
 
     Returns:
         Steps whose reward is the discounted sum over the window, with the end of its last step, and the number of
-        steps covered [T - n + 1, B, A].
+        frames covered [T - n + 1, B, A].
     """
     count = steps.reward.shape[0] - n + 1
     ended, done = own_ends(steps)
     reward, terminated, running = steps.reward[:count], ended[:count], ~done[:count]
-    span = jnp.ones(reward.shape)
+    frames = _frames_of_agents(steps)
+    span = jnp.ones(reward.shape) if frames is None else frames[:count]
     after = steps.final_obs, steps.final_facts.legal
     last = jax.tree.map(lambda x: x[:count], after)
     for k in range(1, n):
-        reward = reward + running * gamma**k * steps.reward[k : k + count]
+        reward = reward + running * gamma ** (k if frames is None else span) * steps.reward[k : k + count]
         terminated = jnp.where(running, ended[k : k + count], terminated)
         later = jax.tree.map(lambda x, k=k: x[k : k + count], after)
         last = jax.tree.map(lambda new, old, on=running: jnp.where(on[..., None], new, old), later, last)
-        span = span + running
+        span = span + (running if frames is None else running * frames[k : k + count])
         running = running & ~done[k : k + count]
     first = jax.tree.map(lambda x: x[:count], steps)
     final_facts = first.final_facts._replace(legal=last[1])
@@ -373,4 +380,4 @@ def to_batch(items: Sequences) -> Sequences:
 
 def discounts(batch: Sequences, gamma) -> jax.Array:
     """Weight [T, N] of the value after each stored step: none after a termination."""
-    return (gamma if batch.span is None else gamma**batch.span) * (1.0 - batch.terminated)
+    return discount_of(gamma, batch.span) * (1.0 - batch.terminated)

@@ -5,6 +5,15 @@ import jax
 import jax.numpy as jnp
 
 
+def discount_of(gamma: jax.Array | float, frames_t: jax.Array | None) -> jax.Array | float:
+    """Discount over a step: `gamma` for each of its frames (semi-Markov decisions: Sutton, Precup, Singh 1999).
+
+    Args:
+        frames_t: how many the steps took; None: one each.
+    """
+    return gamma if frames_t is None else gamma**frames_t
+
+
 def n_step_returns(r_t: jax.Array, discount_t: jax.Array, v_tp1: jax.Array, n: int) -> jax.Array:
     """n-step bootstrapped returns inside one sequence (Sutton and Barto 2018, eq. 7.1).
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from envs_jax.base import Environment, restarted
+from envs_jax.base import FRAMES, Environment, restarted
 from purerl.learn import sharding
 
 
@@ -50,6 +50,8 @@ class Steps(NamedTuple):
     """Before the step."""
     final_facts: Facts
     """After the step, before a reset."""
+    frames: jax.Array | None = None
+    """[T, B] that the steps took; None where every step is one frame."""
 
 
 class Tally(NamedTuple):
@@ -64,6 +66,8 @@ class Tally(NamedTuple):
     """-inf where no episode ended."""
     agent_steps: jax.Array
     """Steps of agents that act: those `alive`, or all."""
+    frames: jax.Array | None = None
+    """That the steps took; None where every step is one frame."""
 
 
 Act = Callable[[Worlds, Any], tuple[jax.Array, Any, Any]]
@@ -146,7 +150,8 @@ def collect(
         gains = {"return": jnp.sum(reward, axis=1), **{name: info[source] for name, source in env.episode_sums.items()}}
         running = {name: total + gains[name] for name, total in worlds.running.items()}
         learned = reward if env.reward_scale == 1 else env.reward_scale * reward
-        steps = Steps(worlds.obs, action, learned, terminated, truncated, final_obs, extra, before, after)
+        frames = info[FRAMES].astype(jnp.float32) if FRAMES in info else None
+        steps = Steps(worlds.obs, action, learned, terminated, truncated, final_obs, extra, before, after, frames)
         worlds = Worlds(
             state,
             obs,
@@ -169,6 +174,7 @@ def tally_of(steps: Steps, running: dict[str, jax.Array]) -> Tally:
         return_min=jnp.min(jnp.where(done, running["return"], jnp.inf)),
         return_max=jnp.max(jnp.where(done, running["return"], -jnp.inf)),
         agent_steps=jnp.asarray(steps.reward.size, jnp.int32) if alive is None else jnp.sum(alive, dtype=jnp.int32),
+        frames=None if steps.frames is None else jnp.sum(steps.frames),
     )
 
 
@@ -192,14 +198,16 @@ def _bytes(shapes: Any) -> int:
 
 def tally_over_shares(tally: Tally) -> Tally:
     """The tally of all devices that share a batch, from that of each."""
-    total, episodes, agent_steps = sharding.sum_over_shares((tally.total, tally.episodes, tally.agent_steps))
+    counts = tally.total, tally.episodes, tally.agent_steps, tally.frames
+    total, episodes, agent_steps, frames = sharding.sum_over_shares(counts)
     negative_min, return_max = sharding.max_over_shares((-tally.return_min, tally.return_max))
-    return Tally(total, episodes, -negative_min, return_max, agent_steps)
+    return Tally(total, episodes, -negative_min, return_max, agent_steps, frames)
 
 
 def tally_metrics(tally: Tally) -> dict[str, jax.Array]:
-    """Metrics `episode/<name>`, means over the episodes that ended, `episode/return_min`, `episode/return_max` and
-    `agent_steps`. Those of episodes are zero where none ended (see `episode/count`)."""
+    """Metrics `episode/<name>`, means over the episodes that ended, `episode/return_min`, `episode/return_max`,
+    `agent_steps` and, where steps take several, `frames`. Those of episodes are zero where none ended (see
+    `episode/count`)."""
     some = tally.episodes > 0
     means = {f"episode/{name}": total / jnp.maximum(tally.episodes, 1) for name, total in tally.total.items()}
     return {
@@ -208,4 +216,5 @@ def tally_metrics(tally: Tally) -> dict[str, jax.Array]:
         "episode/return_max": jnp.where(some, tally.return_max, 0.0),
         "episode/count": tally.episodes,
         "agent_steps": tally.agent_steps,
+        **({} if tally.frames is None else {"frames": tally.frames}),
     }

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from envs_jax.base import Environment
 from purerl.learn import rollout
 from purerl.learn.normalize import RunningStats, merge, scaled, standardised
+from purerl.learn.returns import discount_of
 from purerl.nets.actor_critic import ActorCritic
 from purerl.nets.policies import Outputs
 
@@ -80,6 +81,8 @@ class Trajectory(NamedTuple):
     """[T, N] bool: of the environment, where memories start anew."""
     weight: jax.Array | None
     """[T, N]: one where the agent acted, zero where it did not; None: all act always."""
+    frames: jax.Array | None = None
+    """[T, N] that the steps took; None: one each."""
 
 
 def critic_size(env: Environment, env_params, critic_input: CriticInput) -> int:
@@ -141,6 +144,7 @@ def trajectory_of(
             truncated=truncated,
             episode_end=end,
             weight=weight,
+            frames=None if steps.frames is None else per_agent(steps.frames),
         )
     )
 
@@ -151,35 +155,38 @@ def values_along(nets: ActorCritic, params, carry, steps: Trajectory):
         v = nets.value(params, jnp.stack([steps.critic_obs, steps.final_critic_obs]))
         return v[0], v[1], carry
     step = lambda carry, x: nets.value_step(params, carry, x)  # noqa: E731
-    return remembered_values(step, carry, steps.critic_obs, steps.final_critic_obs, steps.episode_end)
+    return remembered_outputs(step, carry, steps.critic_obs, steps.final_critic_obs, steps.episode_end)
 
 
-def remembered_values(value_step: Callable, carry, obs, final_obs, episode_end):
-    """`values_along` of a recurrent critic: it values the final observation with the memory from before the reset.
+def remembered_outputs(step: Callable, carry, obs, final_obs, episode_end):
+    """Outputs of a recurrent network before and after every step, and its memory after the last.
+
+    It sees the final observation with the memory from before the reset.
 
     Args:
-        value_step: `(carry, x [N, d]) -> (carry, values [N])`.
+        step: `(carry, x [N, d]) -> (carry, outputs)` of one step, leaves [N, ...].
         obs, final_obs: before and after every step [T, N, d]; `episode_end`: bool [T, N].
     """
 
     def body(carry, inputs):
         x, x_final, done = inputs
-        carry, v = value_step(carry, x)
-        _, v_after = value_step(carry, x_final)
-        return jax.tree.map(lambda c: jnp.where(done[:, None], 0.0, c), carry), (v, v_after)
+        carry, out = step(carry, x)
+        _, out_after = step(carry, x_final)
+        return jax.tree.map(lambda c: jnp.where(done[:, None], 0.0, c), carry), (out, out_after)
 
-    carry, (v_t, v_tp1) = jax.lax.scan(body, carry, (obs, final_obs, episode_end))
-    return v_t, v_tp1, carry
+    carry, (before, after) = jax.lax.scan(body, carry, (obs, final_obs, episode_end))
+    return before, after, carry
 
 
 def scaled_rewards(steps: Trajectory, stats: RunningStats, running_return, gamma):
     """Rewards in units of the running std of the discounted return; the statistics and the running returns [N]."""
 
     def body(total, inputs):
-        r, end = inputs
-        total = total * gamma + r
+        r, end, frames = inputs
+        total = total * discount_of(gamma, frames) + r
         return jnp.where(end, 0.0, total), total
 
-    running_return, totals = jax.lax.scan(body, running_return, (steps.reward, steps.terminated | steps.truncated))
+    inputs = steps.reward, steps.terminated | steps.truncated, steps.frames
+    running_return, totals = jax.lax.scan(body, running_return, inputs)
     stats = merge(stats, totals, steps.weight)
     return scaled(stats, steps.reward), stats, running_return

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.adapters import with_agent_axis
-from envs_jax.base import Environment, Params, Score
+from envs_jax.base import FRAMES, Environment, Params, Score
 from envs_jax.episodes import play, play_rules
 from purerl.types import Algorithm, Policy
 
@@ -199,6 +199,7 @@ def _returns(algorithm: Algorithm, records: Records) -> tuple[list[float], list[
     returns = reward.sum(axis=2).mean(axis=1).tolist()
     if "q_start" not in records:
         return returns, None
-    gamma = float(getattr(algorithm.hparams, "gamma", 1.0))
-    realised = (reward * gamma ** np.arange(reward.shape[2])).sum(axis=2).mean(axis=1)
+    frames = np.asarray(records.get(FRAMES, np.ones_like(reward)), np.float64)
+    before = np.cumsum(frames, axis=2) - frames
+    realised = (reward * algorithm.discount**before).sum(axis=2).mean(axis=1)
     return returns, (records["q_start"].mean(axis=1) - realised).tolist()

@@ -40,6 +40,8 @@ class Epoch(NamedTuple):
     agent_steps: int
     gradient_steps: int
     episode: int
+    frames: int | None
+    """Of the world, warm-up apart; None where every step is one."""
     metrics: dict[str, Series]
     score_unit: str
     """Of `eval_score`; empty where this epoch was not evaluated."""
@@ -56,7 +58,8 @@ class Epoch(NamedTuple):
 
     def counters(self) -> dict[str, int]:
         names = ("epoch", "update", "env_steps", "agent_steps", "gradient_steps", "episode")
-        return {name: getattr(self, name) for name in names}
+        frames = {} if self.frames is None else {"frames": self.frames}
+        return {**{name: getattr(self, name) for name in names}, **frames}
 
     def means(self) -> dict[str, float | None]:
         """Of the whole chunk, averaged over the seeds."""
@@ -91,7 +94,8 @@ def _json_rows(epoch: Epoch) -> list[dict[str, Any]]:
         if seeds > 1:
             row["per_seed"] = per_seed
         rows.append(row)
-    rows[-1] |= {"agent_steps": epoch.agent_steps, "episode": epoch.episode}
+    totals = {"agent_steps": epoch.agent_steps, "episode": epoch.episode, "frames": epoch.frames}
+    rows[-1] |= {name: total for name, total in totals.items() if total is not None}
     rows[-1] |= epoch.evaluation
     return rows
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 EPISODE_PREFIX = "episode/"
-EPISODE_COUNT, AGENT_STEPS = "episode/count", "agent_steps"
+EPISODE_COUNT, AGENT_STEPS, FRAMES = "episode/count", "agent_steps", "frames"
 Fold = Literal["mean", "min", "max"]
 EXTREMES: dict[str, Fold] = {"episode/return_min": "min", "episode/return_max": "max"}
 """Metrics that are not averaged over updates."""
@@ -34,6 +34,8 @@ class Chunk(NamedTuple):
     """Finished episodes [updates, seeds]."""
     agent_steps: np.ndarray
     """Steps of agents that act [updates, seeds]."""
+    frames: np.ndarray | None
+    """That the steps took [updates, seeds]; None where every step is one frame."""
 
 
 def host_metrics(metrics: Mapping[str, Any]) -> Chunk:
@@ -44,6 +46,7 @@ def host_metrics(metrics: Mapping[str, Any]) -> Chunk:
     arrays = {name: _matrix(value) for name, value in metrics.items()}
     nothing = np.zeros_like(next(iter(arrays.values())))
     episodes, agent_steps = arrays.pop(EPISODE_COUNT, nothing), arrays.pop(AGENT_STEPS, nothing)
+    frames = arrays.pop(FRAMES, None)
     series = {
         name: Series(
             value,
@@ -52,7 +55,7 @@ def host_metrics(metrics: Mapping[str, Any]) -> Chunk:
         )
         for name, value in arrays.items()
     }
-    return Chunk(series, episodes, agent_steps)
+    return Chunk(series, episodes, agent_steps, frames)
 
 
 def _matrix(value: Any) -> np.ndarray:

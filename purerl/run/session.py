@@ -44,6 +44,8 @@ class Counters:
     epoch: int = 0
     episodes: int = 0
     agent_steps: int = 0
+    frames: int | None = None
+    """Of the world, warm-up apart; None where every step is one."""
     best_scores: list[float] | None = None
     """Best evaluation of every seed."""
     best_returns: list[float] | None = None
@@ -231,6 +233,8 @@ class _Session:
         self.counters.epoch += 1
         self.counters.episodes += round(float(done.episodes.sum(axis=0).mean()))
         self.counters.agent_steps += round(float(done.agent_steps.sum(axis=0).mean()))
+        if done.frames is not None:
+            self.counters.frames = (self.counters.frames or 0) + round(float(done.frames.sum(axis=0).mean()))
         self._count_bands(done)
         last = self.counters.epoch == self.plan.epochs
         settings = self.config.evaluation
@@ -258,6 +262,7 @@ class _Session:
             agent_steps=self.counters.agent_steps,
             gradient_steps=update * a.gradient_steps_per_update,
             episode=self.counters.episodes,
+            frames=self.counters.frames,
             metrics=series,
             score_unit=unit,
             evaluation=summary,
