@@ -28,9 +28,10 @@ from envs_jax.base import Environment
 from purerl.learn import rollout, sharding
 from purerl.learn.buffers import Ring, Sequences, take
 from purerl.learn.optimizers import loss_step, make_optimizer
-from purerl.learn.replay import Learner, ReplayConfig, State, advanced, discounts, first_state, source_of, to_batch
+from purerl.learn.replay import Learner, State, advanced, discounts, first_state, source_of, to_batch
 from purerl.learn.returns import n_step_returns
 from purerl.learn.twin_critics import (
+    TwinConfig,
     critic_loss,
     critics_of,
     entropy_aim,
@@ -41,28 +42,16 @@ from purerl.learn.twin_critics import (
 )
 from purerl.nets.actions import Actions, Choices, actions_of
 from purerl.nets.critics import Critics
-from purerl.nets.networks import Network, NetworkConfig
+from purerl.nets.networks import Network
 from purerl.nets.policies import SoftPolicy
 from purerl.types import Algorithm, Data
-from purerl.validation import LogStd, StepCount
-
-WIDE = NetworkConfig(hidden_sizes=(256, 256))
+from purerl.validation import LogStd
 
 
-class Config(ReplayConfig):
-    """Keys of SAC beside those of `ReplayConfig`."""
+class Config(TwinConfig):
+    """Keys of SAC beside those of `TwinConfig`."""
 
     name: Literal["sac"] = "sac"
-    total_env_steps: StepCount = 100_000
-    num_envs: int = Field(1, gt=0, description="environments stepped in parallel")
-    steps_per_update: int = Field(1, gt=0, description="steps of every environment per update call")
-    sequence_length: int = Field(1, gt=0, description="1: transitions; otherwise the episode length")
-    batch_size: int = Field(256, gt=0, description="sequences per gradient update")
-    gamma: float = Field(0.99, ge=0, le=1)
-    tau: float = Field(0.005, gt=0, le=1)
-    policy_delay: int = Field(1, ge=1, description="critic updates per actor, temperature and target update")
-    actor_lr: float = Field(3e-4, gt=0)
-    critic_lr: float = Field(3e-4, gt=0)
     alpha_lr: float = Field(3e-4, gt=0, description="of the temperature")
     max_grad_norm: float = Field(5.0, gt=0)
     initial_alpha: float = Field(0.1, gt=0)
@@ -75,8 +64,6 @@ class Config(ReplayConfig):
     log_std_max: LogStd = 2.0
     noise_correlation: float = Field(0.0, ge=0, lt=1, description="of exploration noise from one step to the next")
     guided_warmup: bool = Field(False, description="warm up with the environment's rule instead of uniform actions")
-    actor: NetworkConfig = WIDE
-    critic: NetworkConfig = WIDE
 
     @model_validator(mode="after")
     def _ordered(self):
@@ -285,7 +272,9 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
 
     def update(state: State, data: Data):
         draw_noise = lambda key: policy.draw(key, (config.num_envs, agents))  # noqa: E731
-        after, _, metrics = advanced(source, state, data, explore(state, data), draw_noise, gradient_block)
+        after, _, metrics = advanced(
+            source, state, data, explore(state, data), draw_noise, gradient_block, config.policy_delay
+        )
         return after, metrics
 
     return Algorithm(

@@ -28,13 +28,14 @@ from envs_jax.base import Environment
 from purerl.learn import sharding
 from purerl.learn.buffers import Ring, Sequences, take
 from purerl.learn.optimizers import loss_step, make_optimizer
-from purerl.learn.replay import Learner, ReplayConfig, State, advanced, discounts, first_state, source_of, to_batch
+from purerl.learn.replay import Learner, State, advanced, discounts, first_state, source_of, to_batch
 from purerl.learn.returns import n_step_returns
-from purerl.learn.twin_critics import critic_loss, critics_of, mean_in_play
+from purerl.learn.twin_critics import TwinConfig, critic_loss, critics_of, mean_in_play
 from purerl.nets.actions import Actions, action_range
 from purerl.nets.critics import Critics, reduce_twins
-from purerl.nets.networks import Network
+from purerl.nets.networks import Network, NetworkConfig
 from purerl.types import Algorithm, Data
+from purerl.validation import StepCount
 
 
 class Exploration(BaseModel):
@@ -46,10 +47,21 @@ class Exploration(BaseModel):
     guided_warmup: bool = Field(False, description="warm up with the environment's rule instead of uniform actions")
 
 
-class Config(ReplayConfig):
-    """Keys of TD3 beside those of `ReplayConfig`."""
+class Config(TwinConfig):
+    """Keys of TD3 beside those of `TwinConfig`; the defaults are those of the trading days it was first made for."""
 
     name: Literal["td3"] = "td3"
+    total_env_steps: StepCount = 52_800
+    num_envs: int = Field(22, gt=0, description="environments stepped in parallel")
+    steps_per_update: int = Field(24, gt=0, description="steps of every environment per update call")
+    sequence_length: int = Field(24, gt=0, description="1: transitions; otherwise the episode length")
+    batch_size: int = Field(128, gt=0, description="sequences per gradient update")
+    gamma: float = Field(1.0, ge=0, le=1)
+    tau: float = Field(0.01, gt=0, le=1)
+    actor_lr: float = Field(5e-5, gt=0)
+    critic_lr: float = Field(5e-5, gt=0)
+    actor: NetworkConfig = NetworkConfig(lstm_hidden_size=64)
+    critic: NetworkConfig = NetworkConfig(lstm_hidden_size=64)
     policy_delay: int = Field(2, ge=1, description="critic updates per actor and target update")
     target_noise: float = Field(0.5, ge=0)
     noise_clip: float = Field(0.4, ge=0)
@@ -239,7 +251,9 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         return Learner(params, target, opt, gradient_steps), metrics
 
     def update(state: State, data: Data):
-        after, steps, metrics = advanced(source, state, data, explore(state), draw_noise, gradient_block)
+        after, steps, metrics = advanced(
+            source, state, data, explore(state), draw_noise, gradient_block, config.policy_delay
+        )
         metrics["noise_std"] = noise_std(config, state.hparams, state.updates)
         if config.sequence_length > 1:
             metrics["q_start_bias"] = start_bias(state.learner.params, steps, data.env_params)

@@ -10,7 +10,7 @@ episode ends; the newest `n_step - 1` steps of every environment wait until thei
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,70 +23,57 @@ from purerl.learn.buffers import Ring, Sequences, make_ring, push, sample_indice
 from purerl.learn.optimizers import OptimizerName, Schedule
 from purerl.learn.returns import discount_of
 from purerl.nets.actions import Actions, Choices
-from purerl.nets.critics import CriticArch, Reduction
 from purerl.nets.networks import NetworkConfig, initial_carry
 from purerl.types import Data
 from purerl.validation import StepCount
+
+WIDE = NetworkConfig(hidden_sizes=(256, 256))
 
 IDLE = 0.05
 """Actions up to this magnitude (in units) count as idle in the report of the warm-up."""
 
 
 class ReplayConfig(BaseModel):
-    """Keys that every algorithm with a replay has."""
+    """Keys that every algorithm with a replay has; each adds its own and its defaults."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    total_env_steps: StepCount = 52_800
-    num_envs: int = Field(22, gt=0, description="environments stepped in parallel")
-    steps_per_update: int = Field(24, gt=0, description="steps of every environment per update call")
-    sequence_length: int = Field(24, gt=0, description="1: transitions; otherwise the episode length")
+    total_env_steps: StepCount = 100_000
+    num_envs: int = Field(1, gt=0, description="environments stepped in parallel")
+    steps_per_update: int = Field(1, gt=0, description="steps of every environment per update call")
+    sequence_length: int = Field(1, gt=0, description="1: transitions; otherwise the episode length")
     updates_per_step: float = Field(1.0, gt=0, description="gradient updates per environment step")
-    policy_delay: int = Field(1, ge=1, description="critic updates per actor update")
     warmup_steps: int = Field(5000, ge=0, description="environment steps before the first update")
     buffer_size: int = Field(200_000, gt=0, description="environment steps kept")
-    batch_size: int = Field(128, gt=0, description="sequences per gradient update")
-    gamma: float = Field(1.0, ge=0, le=1)
+    batch_size: int = Field(256, gt=0, description="sequences per gradient update")
+    gamma: float = Field(0.99, ge=0, le=1)
     n_step: int = Field(1, ge=1, description="rewards before the bootstrap; fewer where an episode ends")
-    tau: float = Field(0.01, gt=0, le=1)
-    actor_lr: float = Field(5e-5, gt=0)
-    critic_lr: float = Field(5e-5, gt=0)
     lr_schedule: Schedule = Schedule()
     optimizer: OptimizerName = "adam"
     max_grad_norm: float = Field(1.0, gt=0)
-    target_value: Literal["min", "mean"] = Field("min", description="of both target critics")
-    actor_value: Reduction = Field("min", description="of both critics, for the actor")
-    critic_arch: CriticArch = "history"
-    critic_preview: bool = Field(
-        False,
-        description="critics see the environment's preview of the action and learn what follows the previewed reward",
-    )
-    actor: NetworkConfig = NetworkConfig(lstm_hidden_size=64)
-    critic: NetworkConfig = NetworkConfig(lstm_hidden_size=64)
+    actor: NetworkConfig = WIDE
 
     @model_validator(mode="after")
-    def _consistent(self):
+    def _whole_sequences(self):
         if self.recurrent and self.sequence_length == 1:
             raise ValueError("recurrent networks need sequence_length = episode length, not 1")
         if self.sequence_length > 1 and self.steps_per_update != self.sequence_length:
             raise ValueError("steps_per_update must equal sequence_length when whole episodes are stored")
-        if self.gradient_steps() < 1 or self.gradient_steps() % self.policy_delay:
-            raise ValueError(
-                f"updates_per_step gives {self.gradient_steps()} gradient updates per update call "
-                f"({self.env_steps()} environment steps): make it a positive multiple of policy_delay"
-            )
+        if self.gradient_steps() < 1:
+            raise ValueError(f"updates_per_step {self.updates_per_step} gives no gradient update per update call "
+                             f"({self.env_steps()} environment steps): make one of them larger")  # fmt: skip
         return self
 
     @property
     def recurrent(self) -> bool:
-        return self.actor.recurrent or self.critic.recurrent
+        return self.actor.recurrent
 
     def env_steps(self) -> int:
         """Environment steps of one update call."""
         return self.num_envs * self.steps_per_update
 
     def gradient_steps(self) -> int:
-        """Critic updates of one update call."""
+        """Gradient updates of one update call."""
         return round(self.env_steps() * self.updates_per_step)
 
     def items_per_push(self) -> int:
@@ -299,21 +286,31 @@ def first_state(source: Source, data: Data, keys, params, target, optimizer, mem
 
 
 GradientBlock = Callable[[Learner, Ring, jax.Array, jax.Array, Any, Data], tuple[Learner, dict[str, jax.Array]]]
-"""`(learner, ring, item numbers [policy_delay, batch], key, hparams, data)`: the steps between two target updates."""
+"""`(learner, ring, item numbers [block, batch], key, hparams, data)`: the steps between two target updates."""
 
 
 def advanced(
-    source: Source, state: State, data: Data, act: rollout.Act, draw: rollout.Draw, block: GradientBlock
+    source: Source,
+    state: State,
+    data: Data,
+    act: rollout.Act,
+    draw: rollout.Draw,
+    block: GradientBlock,
+    steps_per_block: int = 1,
 ) -> tuple[State, rollout.Steps, dict[str, jax.Array]]:
-    """One update call: steps into the replay, then blocks of gradient steps; `(state, steps, metrics)`."""
+    """One update call: steps into the replay, then blocks of gradient steps; `(state, steps, metrics)`.
+
+    Args:
+        steps_per_block: gradient steps between two updates of the target network.
+    """
     config = source.config
     key, key_collect, key_draw, key_blocks = jax.random.split(state.key, 4)
     worlds, steps, tally = source.collect(data.env_params, state.worlds, act, draw, key_collect)
     items, recent = source.items(state.recent, steps, state.hparams.gamma)
     ring = push(state.ring, items)
-    blocks = config.gradient_steps() // config.policy_delay
+    blocks = config.gradient_steps() // steps_per_block
     # All item numbers of an update in one draw: many small draws would cost more than the gather.
-    indices = sample_indices(ring, key_draw, (blocks, config.policy_delay, config.batch_size))
+    indices = sample_indices(ring, key_draw, (blocks, steps_per_block, config.batch_size))
     learner, watched = rollout.scan_with_keys(
         lambda learner, key, drawn: block(learner, ring, drawn, key, state.hparams, data),
         state.learner,

@@ -1,4 +1,4 @@
-"""Losses of twin critics and of maximum-entropy policies under them.
+"""Twin critics: the keys of algorithms that have them, their losses, and those of maximum-entropy policies under them.
 
 Haarnoja et al. 2018a (arXiv 1801.01290) and 2018b (1812.05905); choices as in Christodoulou 2019 (1910.07207).
 """
@@ -7,14 +7,46 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from pydantic import Field, model_validator
 
 from envs_jax.base import Environment
 from purerl.learn.buffers import Sequences
+from purerl.learn.replay import WIDE, ReplayConfig
 from purerl.nets.actions import Actions, Choices
 from purerl.nets.critics import CriticArch, Critics, Preview, Reduction, reduce_twins
 from purerl.nets.distributions import Categorical
 from purerl.nets.networks import NetworkConfig
 from purerl.nets.policies import SoftPolicy
+
+
+class TwinConfig(ReplayConfig):
+    """Keys of algorithms with a replay whose actor follows twin critics."""
+
+    policy_delay: int = Field(1, ge=1, description="critic updates per update of everything else")
+    tau: float = Field(0.005, gt=0, le=1)
+    actor_lr: float = Field(3e-4, gt=0)
+    critic_lr: float = Field(3e-4, gt=0)
+    target_value: Literal["min", "mean"] = Field("min", description="of both target critics")
+    actor_value: Reduction = Field("min", description="of both critics, for the actor")
+    critic_arch: CriticArch = "history"
+    critic_preview: bool = Field(
+        False,
+        description="critics see the environment's preview of the action and learn what follows the previewed reward",
+    )
+    critic: NetworkConfig = WIDE
+
+    @model_validator(mode="after")
+    def _whole_blocks(self):
+        if self.gradient_steps() % self.policy_delay:
+            raise ValueError(
+                f"updates_per_step gives {self.gradient_steps()} gradient updates per update call "
+                f"({self.env_steps()} environment steps): make it a positive multiple of policy_delay"
+            )
+        return self
+
+    @property
+    def recurrent(self) -> bool:
+        return self.actor.recurrent or self.critic.recurrent
 
 
 def mean_in_play(x, alive):

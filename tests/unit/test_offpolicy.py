@@ -17,7 +17,6 @@ from purerl.nets.actions import actions_of
 GAMMA = 0.5
 CONFIG = ReplayConfig(
     num_envs=6, steps_per_update=4, sequence_length=1, warmup_steps=48, buffer_size=10**4, gamma=GAMMA, actor=SMALL,
-    critic=SMALL,
 )  # fmt: skip
 
 
