@@ -11,9 +11,12 @@ import pytest
 from envs_jax.bess.data import MarketDays, load_market
 from envs_jax.bess.params import limits_of
 
-# Compiling is most of what tests do, and code that runs for seconds gains nothing from the highest level. Read when the
-# first computation starts, which no import does.
-os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
+# Compiling is most of what tests do, and code that runs for milliseconds gains nothing from being good. These make it
+# three to four times cheaper: no optimisation by LLVM, the older and plainer emitters, and one part of a module instead
+# of one for every thread, since the workers fill the processors anyway. None of them trades precision. They are read
+# when the first computation starts, which no import does; processes that tests start inherit them.
+CHEAP = ("backend_optimization_level=0", "cpu_use_fusion_emitters=false", "cpu_parallel_codegen_split_count=1")
+os.environ["XLA_FLAGS"] = " ".join([*(f"--xla_{flag}" for flag in CHEAP), os.environ.get("XLA_FLAGS", "")])
 
 # Threads that can be devices; a program uses one of them unless it asks for more.
 jax.config.update("jax_num_cpu_devices", 4)
@@ -24,6 +27,15 @@ jax.config.update("jax_default_matmul_precision", "highest")
 
 # A random key that is used twice is an error in every test, except where `same_keys` compares two ways to one result.
 jax.config.update("jax_debug_key_reuse", True)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--times", action="store_true", help="print the time of every file and the slowest twenty tests")
+
+
+def pytest_configure(config):
+    if config.getoption("times"):
+        config.pluginmanager.register(importlib.import_module("times"))
 
 
 @pytest.fixture
