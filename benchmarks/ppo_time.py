@@ -71,7 +71,7 @@ def parts(config: ppo.Config, env, env_params) -> dict[str, Callable[[], float]]
         return v_t, generalised_advantages(reward, discount, trace, v_t, v_tp1)
 
     v_t, advantage = jax.jit(advantages)(learner.params["critic"], steps.reward)
-    log_prob = nets.distribution(steps.outputs, steps.legal).log_prob(steps.raw_action)
+    log_prob = nets.distribution(steps.outputs, steps.legal).raw_log_prob(steps.raw_action)
     batch = Batch(
         obs=steps.obs,
         critic_obs=steps.critic_obs,

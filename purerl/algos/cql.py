@@ -175,7 +175,7 @@ def candidates(policy: SoftPolicy, outputs, uniform, noise) -> Candidates:
     for at, drawn in zip((outputs[:-1], outputs[1:]), noise, strict=True):
         dist = policy.distribution(at)
         raw = dist.sample_from(drawn)
-        parts.append(Candidates(policy.actions.squash(raw), dist.log_prob(raw)))
+        parts.append(Candidates(policy.actions.squash(raw), dist.raw_log_prob(raw)))
     return jax.lax.stop_gradient(jax.tree.map(lambda *x: jnp.concatenate(x), *parts))
 
 

@@ -105,7 +105,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         advantage = generalised_advantages(
             reward, discount * (1.0 - steps.terminated), h.gae_lambda * (1.0 - steps.truncated), v_t, v_tp1
         )
-        old_log_prob = nets.distribution(steps.outputs, steps.legal).log_prob(steps.raw_action)
+        old_log_prob = nets.distribution(steps.outputs, steps.legal).raw_log_prob(steps.raw_action)
         batch = Batch(
             obs=steps.obs,
             critic_obs=steps.critic_obs,

@@ -201,8 +201,9 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
             legal = rollout.facts_of(env, data.env_params, worlds.state).legal
             actor, outputs = nets.actor.step(state.learner.params.actor, memory.actor, worlds.obs)
             noise = correlated(memory, noise, state.hparams.noise_correlation)
-            raw = policy.distribution(outputs, legal).sample_from(noise)
-            return policy.env_action(raw), Memory(actor, noise, jnp.ones_like(memory.begun)), None
+            dist = policy.distribution(outputs, legal)
+            action = dist.action(dist.sample_from(noise))
+            return policy.env_action(action), Memory(actor, noise, jnp.ones_like(memory.begun)), None
 
         return choose
 

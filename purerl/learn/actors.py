@@ -138,8 +138,7 @@ class Actors:
         """As `Algorithm.act`."""
         carry, outputs = self._outputs(policy, carry, obs)
         dist = self.nets.distribution(outputs, mask)
-        raw = dist.mode() if greedy else dist.sample(key)
-        return policies.env_action(self.space, dist.action(raw)), carry
+        return policies.env_action(self.space, dist.mode() if greedy else dist.sample(seed=key)), carry
 
     def record(self, policy: Policy, env_params, worlds: rollout.Worlds, key):
         """The next roll-out: `(worlds, RollOut, Tally)`."""

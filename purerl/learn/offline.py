@@ -94,7 +94,7 @@ def clone_log_prob(policy: SoftPolicy, outputs, action, legal=None):
     if isinstance(policy.actions, Actions):
         low, high = policy.actions.low, policy.actions.high
         raw = jnp.arctanh(jnp.clip(2 * (action - low) / (high - low) - 1, -INSIDE, INSIDE))
-    return policy.distribution(outputs, legal).log_prob(raw)
+    return policy.distribution(outputs, legal).raw_log_prob(raw)
 
 
 def before(legal):

@@ -159,7 +159,7 @@ def loss(
     """The policy's objective, value error, entropy bonus and KL penalty, as means; and the numbers to watch."""
     outputs, value = nets.outputs_and_values(packed, batch.obs, batch.critic_obs, memory)
     dist = nets.distribution(outputs, batch.legal)
-    log_prob = dist.log_prob(batch.raw_action)
+    log_prob = dist.raw_log_prob(batch.raw_action)
     log_ratio = log_prob - batch.old_log_prob
     ratio = jnp.exp(log_ratio)
     gain, clipped = objective(log_prob, ratio, batch.advantage)
@@ -185,7 +185,7 @@ def loss(
         "clip_fraction": mean(jnp.where(clipped, 1.0, 0.0)),
     }
     if config.kl_coef > 0:
-        watched["kl"] = mean(nets.distribution(batch.old_outputs, batch.legal).kl(dist))
+        watched["kl"] = mean(nets.distribution(batch.old_outputs, batch.legal).kl_divergence(dist))
         total = total + c.kl * watched["kl"]
     return total, watched
 

@@ -85,11 +85,11 @@ def soft_value(
     if isinstance(dist, Categorical):
         q = reduce_twins(critics.q_each(critic_params, history), how)
         entropy = dist.entropy()
-        return jnp.sum(jax.nn.softmax(dist.logits) * q, axis=-1) + alpha * entropy, entropy
+        return jnp.sum(dist.probs * q, axis=-1) + alpha * entropy, entropy
     assert isinstance(policy.actions, Actions)
     raw = dist.sample_from(noise)
     q = reduce_twins(critics.q(critic_params, history, obs, policy.actions.squash(raw)), how)
-    entropy = -dist.log_prob(raw)
+    entropy = -dist.raw_log_prob(raw)
     return q + alpha * entropy, entropy
 
 

@@ -133,13 +133,13 @@ class SoftPolicy(NamedTuple):
         draw = jax.random.gumbel if isinstance(self.actions, Choices) else jax.random.normal
         return draw(key, (*leading, self.actions.dim))
 
-    def env_action(self, raw):
-        """Raw action -> what the environment takes."""
+    def env_action(self, action):
+        """A distribution's action -> what the environment takes."""
         if isinstance(self.actions, Choices):
-            return raw
-        return self.actions.squash(raw) * self.actions.unit
+            return action
+        return self.actions.spread(action) * self.actions.unit
 
     def choose(self, outputs, legal, key, greedy: bool):
         """What the environment takes: the mode, or a sample."""
         dist = self.distribution(outputs, legal)
-        return self.env_action(dist.mode() if greedy else dist.sample(key))
+        return self.env_action(dist.mode() if greedy else dist.sample(seed=key))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from purerl.nets.distributions import MASKED, Categorical, Normal, SquashedNormal, masked
+from purerl.nets.distributions import MASKED, Categorical, Joint, Normal, SquashedNormal, masked
 
 CASES = [(0.0, 0.0), (1.3, -1.0), (-2.0, 0.5), (4.0, -2.0)]
 """Mean and log standard deviation."""
@@ -14,7 +14,7 @@ CASES = [(0.0, 0.0), (1.3, -1.0), (-2.0, 0.5), (4.0, -2.0)]
 
 def density(dist, action: float) -> float:
     raw = jnp.arctanh(jnp.asarray([action], jnp.float64))
-    return float(jnp.exp(dist.log_prob(raw)))
+    return float(jnp.exp(dist.raw_log_prob(raw)))
 
 
 @pytest.mark.parametrize(("mean", "log_std"), CASES)
@@ -31,16 +31,16 @@ def test_squashed_entropy_is_the_integral(x64, mean, log_std):
     std = np.exp(log_std)
 
     def integrand(u):
-        return stats.norm.pdf(u, mean, std) * -float(dist.log_prob(jnp.array([u])))
+        return stats.norm.pdf(u, mean, std) * -float(dist.raw_log_prob(jnp.array([u])))
 
     expected, _ = integrate.quad(integrand, mean - 10 * std, mean + 10 * std, limit=300)
     assert float(dist.entropy()) == pytest.approx(expected, abs=2e-3)
 
 
-def test_squashed_log_prob_is_finite_far_in_saturation():
+def test_squashed_raw_log_prob_is_finite_far_in_saturation():
     dist = SquashedNormal(jnp.zeros(1), jnp.zeros(1))
     raw = jnp.array([[-40.0], [-15.0], [0.0], [15.0], [40.0]])
-    value, gradient = dist.log_prob(raw), jax.grad(lambda u: dist.log_prob(u).sum())(raw)
+    value, gradient = dist.raw_log_prob(raw), jax.grad(lambda u: dist.raw_log_prob(u).sum())(raw)
     assert bool(jnp.isfinite(value).all() & jnp.isfinite(gradient).all())
     # -u^2/2 - log(2 pi)/2 - 2 (log 2 - u) for large u
     assert float(value[3]) == pytest.approx(-112.5 - 0.9189385 - 2 * (np.log(2) - 15), rel=1e-5)
@@ -57,9 +57,10 @@ def test_normal_by_scipy():
 @pytest.mark.parametrize("kind", [Normal, SquashedNormal])
 def test_kl_of_normals_is_the_mean_log_ratio_of_samples(kind):
     p, q = kind(jnp.array([0.2]), jnp.array([-0.3])), kind(jnp.array([-0.4]), jnp.array([0.1]))
-    u = p.mean + jnp.exp(p.log_std) * jax.random.normal(jax.random.key(0), (200_000, 1))
-    assert float(p.kl(q)) == pytest.approx(float(jnp.mean(p.log_prob(u) - q.log_prob(u))), abs=5e-3)
-    assert float(p.kl(p)) == pytest.approx(0.0, abs=1e-6)
+    u = p.sample_from(jax.random.normal(jax.random.key(0), (200_000, 1)))
+    log_ratio = p.raw_log_prob(u) - q.raw_log_prob(u)
+    assert float(p.kl_divergence(q)) == pytest.approx(float(jnp.mean(log_ratio)), abs=5e-3)
+    assert float(p.kl_divergence(p)) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_categorical_by_hand():
@@ -68,7 +69,7 @@ def test_categorical_by_hand():
     np.testing.assert_allclose(dist.log_prob(jnp.array(1)), np.log(0.25), rtol=1e-6)
     np.testing.assert_allclose(dist.entropy(), 1.5 * np.log(2), rtol=1e-6)
     uniform = Categorical(jnp.zeros(3))
-    np.testing.assert_allclose(dist.kl(uniform), np.log(3) - 1.5 * np.log(2), rtol=1e-5)
+    np.testing.assert_allclose(dist.kl_divergence(uniform), np.log(3) - 1.5 * np.log(2), rtol=1e-5)
     assert int(dist.mode()) == 0
 
 
@@ -82,7 +83,7 @@ def test_illegal_actions_are_never_taken_and_give_no_gradient():
     logits = jnp.array([0.5, 50.0, -0.5])
     dist = Categorical(masked(logits, legal))
     assert float(jnp.exp(dist.log_prob(jnp.array(1)))) == 0.0
-    drawn = jax.vmap(dist.sample)(jax.random.split(jax.random.key(1), 2000))
+    drawn = dist.sample(seed=jax.random.key(1), sample_shape=2000)
     assert set(np.unique(drawn)) == {0, 2}
     alone = Categorical(logits[jnp.array([0, 2])])
     np.testing.assert_allclose(dist.entropy(), alone.entropy(), rtol=1e-5)
@@ -92,13 +93,47 @@ def test_illegal_actions_are_never_taken_and_give_no_gradient():
     assert np.isfinite(MASKED)
 
 
-@pytest.mark.parametrize(
-    "dist",
-    [Categorical(jnp.array([0.1, 1.0, -1.0])), Normal(jnp.array([1.0]), jnp.array([-1.0])),
-     SquashedNormal(jnp.array([1.0]), jnp.array([-1.0]))],
-)  # fmt: skip
-def test_samples_have_the_probabilities_they_are_told(dist):
+KINDS = {
+    "choice": Categorical(jnp.array([0.1, 1.0, -1.0])),
+    "normal": Normal(jnp.array([1.0]), jnp.array([-1.0])),
+    "squashed": SquashedNormal(jnp.array([1.0]), jnp.array([-1.0])),
+}
+KINDS["joint"] = Joint((KINDS["choice"], KINDS["squashed"]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_have_the_probabilities_they_are_told(kind):
     """The mean of -log p over samples is the entropy."""
-    raw = jax.vmap(dist.sample)(jax.random.split(jax.random.key(2), 50_000))
-    estimate = -jnp.mean(jax.vmap(dist.log_prob)(raw))
+    dist = KINDS[kind]
+    action = dist.sample(seed=jax.random.key(2), sample_shape=50_000)
+    estimate = -jnp.mean(dist.log_prob(action))
     assert float(estimate) == pytest.approx(float(dist.entropy()), abs=0.02)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_raw_samples_stand_for_their_actions(kind):
+    """The log-probability of a raw sample is that of its action; noise of zero gives the mode."""
+    dist = KINDS[kind]
+    noise = {"choice": jnp.array([0.0, 2.0, 0.0]), "normal": jnp.array([0.5]), "squashed": jnp.array([0.5])}
+    noise["joint"] = (noise["choice"], noise["squashed"])
+    raw = dist.sample_from(noise[kind])
+    np.testing.assert_allclose(dist.raw_log_prob(raw), dist.log_prob(dist.action(raw)), rtol=1e-5)
+    silent = dist.action(dist.sample_from(jax.tree.map(jnp.zeros_like, noise[kind])))
+    jax.tree.map(np.testing.assert_array_equal, silent, dist.mode())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_distributions_are_carried_through_a_scan(kind):
+    """Asking for shapes on the way does not change what JAX takes for the type of a distribution."""
+
+    def body(dist, _):
+        return dist, (dist.batch_shape, dist.event_shape, dist.entropy())[2]
+
+    batch = jax.tree.map(lambda x: x[None], KINDS[kind])
+    (_, entropy), own = jax.eval_shape(lambda d: jax.lax.scan(body, d, length=2), batch), batch.batch_shape
+    assert (own, entropy.shape) == ((1,), (2, 1))
+
+
+def test_logits_that_are_no_numbers_choose_the_first():
+    """A diverged policy stays inside the action space until the host notices: distrax would choose -1."""
+    assert Categorical(jnp.full((2, 3), jnp.nan)).sample(seed=jax.random.key(0)).tolist() == [0, 0]

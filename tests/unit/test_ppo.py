@@ -67,7 +67,7 @@ def test_at_the_old_policy_the_gradient_is_the_policy_gradient():
     nets, params, batch = linear_case(CONFIG)
     outputs = nets.outputs(params["actor"], batch.obs)
     dist = nets.distribution(outputs, batch.legal)
-    batch = batch._replace(old_outputs=outputs, old_log_prob=dist.log_prob(batch.raw_action))
+    batch = batch._replace(old_outputs=outputs, old_log_prob=dist.raw_log_prob(batch.raw_action))
     c = Coefficients(lr=0.0, lr_factor=1.0, entropy=0.0, value=0.0, kl=0.0)
     objective = partial(clipped_surrogate, clip=0.2)
 
@@ -77,7 +77,7 @@ def test_at_the_old_policy_the_gradient_is_the_policy_gradient():
 
     def plain(actor):
         dist = nets.distribution(nets.outputs(actor, batch.obs), batch.legal)
-        return -jnp.mean(batch.advantage * dist.log_prob(batch.raw_action))
+        return -jnp.mean(batch.advantage * dist.raw_log_prob(batch.raw_action))
 
     ours, reference = jax.grad(surrogate)(params["actor"]), jax.grad(plain)(params["actor"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours, reference)
