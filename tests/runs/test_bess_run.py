@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 
 import envs_jax
-from envs_jax.bess import physics
+import purerl
+from envs_jax.bess import physics, splits
+from envs_jax.bess.table import DataError
 from purerl.config import load_config
-from purerl.run import session
+from purerl.run import runs, session
 from purerl.run.runs import build_env
 
 CONFIG = Path(__file__).parents[2] / "configs" / "bess_td3.yaml"
@@ -19,7 +21,7 @@ SMALL = (
     "epochs=2", "algo.total_env_steps=1536", "algo.num_envs=32", "algo.warmup_steps=768", "algo.batch_size=8",
     "algo.updates_per_step=0.01", "algo.critic_only_updates=4", "algo.actor.hidden_sizes=[16]",
     "algo.critic.hidden_sizes=[16]", "algo.actor.lstm_hidden_size=8", "algo.critic.lstm_hidden_size=8",
-    "env.test_dates=2022-03-01..2022-04-30", "env.val_dates=2021-03-01..2021-03-31", "evaluation.every_epochs=1",
+    "env.test_dates=2022-03-01..2022-04-30", "env.val_dates=2022-01-01..2022-01-31", "evaluation.every_epochs=1",
     "evaluation.quick_every_epochs=2",
 )  # fmt: skip
 
@@ -106,6 +108,18 @@ def test_the_report_adds_up(finished):
     days = report["detail"]["days"]
     months = sum(month["policy"] for month in report["detail"]["months"])
     assert months == pytest.approx(report["policy"] * days, rel=1e-9)
+
+
+def test_the_run_keeps_its_days_and_needs_none_to_act(finished, monkeypatch, market):
+    _, run_dir = finished
+    changed = market.take(np.arange(len(market)))
+    changed.price_eur_per_mwh[changed.dates == np.datetime64("2022-03-15"), 3] += 1.0
+    monkeypatch.setattr(splits, "load_market", lambda *_, **__: changed)
+    with pytest.raises(DataError, match=r"1 day\(s\) of the run are not what they were .*, the first 2022-03-15"):
+        runs.open_run(run_dir)
+    monkeypatch.setattr(splits, "load_market", None)
+    size = json.loads((run_dir / "metadata.json").read_text())["observation_size"]
+    assert purerl.load_policy(run_dir).obs_shape == (size,)
 
 
 def config_rules(config):
