@@ -35,21 +35,19 @@ def command(argv: Sequence[str] | None) -> int:
         from purerl.run.stored_config import read_config
 
         process.select_device(read_config(args.run))
-        from purerl.report.draw import draw_run
+        from purerl.report import draw, shown
 
-        paths = draw_run(args.run, args.out, args.all, args.episodes)
+        paths = draw.draw_run(shown.from_directory(args.run), args.out or args.run / "plots", args.all, args.episodes)
     else:
-        from purerl.report import style, sweep_figures, training_figures
-
         out = args.out or args.run / "sweep.png"
         if out.suffix != ".png":
             raise ConfigError(f"--out {out}: write a .png file")
-        figure = (
-            training_figures.compare_figure(args.runs)
-            if args.command == "compare"
-            else sweep_figures.sweep_figure(args.run)
-        )
-        paths = style.save_figures({out.stem: figure}, out.parent)
+        from purerl.report import draw, style, sweep_figures
+
+        if args.command == "compare":
+            paths = draw.draw_comparison(args.runs, out)
+        else:
+            paths = style.save_figures({out.stem: sweep_figures.sweep_figure(args.run)}, out.parent)
     for path in paths:
         print(path)
     return 0

@@ -3,15 +3,16 @@
 from pathlib import Path
 
 from purerl.report.tables import print_table, score_table
-from purerl.run.evaluation import Result
+from purerl.run.history import Ending
 from purerl.run.runs import Run
 
 
-def conclude(trained: Run, run_dir: Path, result: Result) -> None:
+def conclude(trained: Run, run_dir: Path, ending: Ending) -> None:
     """Draw the figures of a finished run and print its final score beside baselines and bound."""
     if trained.config.logging.csv:
         # Imported here: matplotlib takes a second that a run need not wait for at its start.
         from purerl.report.draw import draw_run
+        from purerl.report.shown import from_memory
 
-        draw_run(run_dir)
-    print_table(score_table(result, f"{trained.config.algo['name']} on {trained.env.name}"))
+        draw_run(from_memory(trained, ending), run_dir / "plots")
+    print_table(score_table(ending.result, f"{trained.config.algo['name']} on {trained.env.name}"))

@@ -1,69 +1,47 @@
-"""Drawing all figures of a run from its directory."""
+"""Drawing all figures of a run, and several runs in one."""
 
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import envs_jax
+from envs_jax.episodes import Material
+from purerl.errors import ConfigError
+from purerl.report import style, training_figures
+from purerl.report.shown import Shown, from_directory
 
-if TYPE_CHECKING:
-    from envs_jax.episodes import Replay
 
-
-def draw_run(
-    run_dir: Path, out: Path | None = None, everything: bool = False, episodes: int | None = None
-) -> list[Path]:
-    """Draw everything that the files of a run allow; returns the figures' paths.
+def draw_run(shown: Shown, out: Path, everything: bool = False, episodes: int | None = None) -> list[Path]:
+    """Draw everything that is known of a run into a folder; returns the figures' paths.
 
     Args:
         everything, episodes: see `envs_jax.episodes.Material`.
+    """
+    drawn = training_figures.training_figures(shown.history)
+    figures = envs_jax.figure_function(shown.config.env["name"])  # found without loading the environment's data
+    if shown.report is not None and shown.steps is not None and figures is not None:
+        drawn |= figures(Material(shown.report, shown.steps, shown.replay, everything, episodes))
+    return style.save_figures(drawn, out)
+
+
+def draw_comparison(run_dirs: Sequence[Path], out: Path) -> list[Path]:
+    """Learning curves and final scores of several runs of one world in one figure.
 
     Raises:
-        ConfigError: the directory holds no training log.
+        ConfigError: a run without evaluations, or runs whose scores mean different things.
     """
-    # Imported here: matplotlib takes a second and training starts without it.
-    import pandas as pd
-
-    import envs_jax
-    from envs_jax.episodes import Material
-    from purerl.report import style, training_figures
-    from purerl.run.stored_config import read_config
-
-    drawn = training_figures.training_figures(run_dir)
-    report = training_figures.final_report(run_dir)
-    name = read_config(run_dir).env["name"]
-    figures = envs_jax.figure_function(name)  # found without loading the environment's data
-    if report is not None and figures is not None:
-        steps = pd.read_csv(next((run_dir / "eval").glob(f"*_final_{report['split']}.csv")))
-        drawn |= figures(Material(report, steps, lambda: replay_of(run_dir), everything, episodes))
-    return style.save_figures(drawn, out or run_dir / "plots")
+    runs = {run_dir: from_directory(run_dir) for run_dir in run_dirs}
+    for run_dir, shown in runs.items():
+        if not training_figures.evaluated(shown.history):
+            raise ConfigError(f"{run_dir}: no evaluations to compare")
+    for what, of_run in (("different worlds", _world), ("scores in different units", training_figures.unit_of)):
+        found = {run_dir: of_run(shown) for run_dir, shown in runs.items()}
+        if len(set(found.values())) > 1:
+            each = ", ".join(f"{run_dir}: {value}" for run_dir, value in found.items())
+            raise ConfigError(f"--runs: {what} have no common axis ({each}); draw them apart")
+    names = [run_dir.name for run_dir in runs]
+    named = {run_dir.name if names.count(run_dir.name) == 1 else str(run_dir): runs[run_dir] for run_dir in runs}
+    return style.save_figures({out.stem: training_figures.compare_figure(named)}, out.parent)
 
 
-def replay_of(run_dir: Path) -> "Replay":
-    """The best policy of a run, of several seeds the best, from the starts of its final score."""
-    import jax
-    import jax.numpy as jnp
-
-    from envs_jax.episodes import POLICY, Replay, play_rules
-    from purerl.run.evaluation import rollout_cases
-    from purerl.run.runs import open_run, pick_seed, read_policy
-
-    run = open_run(run_dir)
-    settings = run.config.evaluation
-    params = run.env.split_params(settings.final_split)
-    policy, _ = pick_seed(run, *read_policy(run_dir, run, "best"))
-
-    @partial(jax.jit, static_argnums=0)
-    def fly(player, policy, params, cases, key):
-        if player != POLICY:
-            records = play_rules(run.env, params, [player], cases, key, whole=True)
-        else:
-            stacked = jax.tree.map(lambda leaf: leaf[None], policy)
-            records = rollout_cases(run.algorithm, run.env, params, stacked, cases, key, whole=True)
-        return jax.tree.map(lambda values: values[0], records)
-
-    def play(player: str, cases: np.ndarray) -> dict[str, Any]:
-        key = jax.random.key(settings.final_seed)  # the same for all, and so the starts
-        return jax.device_get(fly(player, policy, params, jnp.asarray(cases, jnp.int32), key))
-
-    return Replay(run.env, params, play)
+def _world(shown: Shown) -> str:
+    return shown.config.env["name"].partition("/")[0]

@@ -1,14 +1,12 @@
 """Figures of runs: learning curve, losses and diagnostics, shares of episodes, comparison of runs.
 
-Everything is drawn from the files of a run directory, so figures can be made again at any time. Figures of an
-environment's own subject come from its `figures` function.
+Everything is drawn from values, `purerl.report.shown` has them from memory or from files. Figures of an environment's
+own subject come from its `figures` function.
 """
 
-import json
 import re
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -20,42 +18,40 @@ from matplotlib.ticker import MaxNLocator
 
 from purerl.errors import ConfigError
 from purerl.report.style import BASELINE_COLORS, BOUND_COLOR, POLICY_COLOR
-from purerl.run.logs import CSV_NAME
+from purerl.run.history import History
+
+if TYPE_CHECKING:
+    from purerl.report.shown import Shown
 
 matplotlib.use("Agg")  # files only: no window system is needed
 
 
-def read_progress(run_dir: Path) -> pd.DataFrame:
-    """The training log of a run, one row per epoch.
+def training_figures(history: History) -> dict[str, Figure]:
+    """Figures that every run has, by file name.
 
     Raises:
-        ConfigError: the directory holds no training log.
+        ConfigError: nothing was logged.
     """
-    path = run_dir / CSV_NAME
-    if not path.exists():
-        raise ConfigError(f"{run_dir}: no {CSV_NAME}; point to a run directory that was trained with logging.csv")
-    return pd.read_csv(path)
-
-
-def read_evaluations(run_dir: Path) -> list[dict[str, Any]]:
-    """Reports of the evaluations during training, ascending."""
-    return [json.loads(path.read_text()) for path in sorted((run_dir / "eval").glob("epoch_*.json"))]
-
-
-def final_report(run_dir: Path) -> dict[str, Any] | None:
-    """Report of the score after training, or None for a run that has not ended."""
-    paths = sorted((run_dir / "eval").glob("final_*.json"))
-    return json.loads(paths[-1].read_text()) if paths else None
-
-
-def training_figures(run_dir: Path) -> dict[str, Figure]:
-    """Figures that every run has, by file name."""
-    progress, evaluations = read_progress(run_dir), read_evaluations(run_dir)
+    if not history.progress:
+        raise ConfigError("no training log to draw; train with logging.csv or logging.jsonl")
+    progress = progress_table(history)
+    evaluations = evaluated(history)
     figures = {"losses": losses_figure(progress)}
     if evaluations:
         figures["learning_curve"] = learning_curve_figure(evaluations, progress)
     episodes = episodes_figure(progress, evaluations[-1]["unit"] if evaluations else None)
     return figures if episodes is None else {**figures, "episodes": episodes}
+
+
+def evaluated(history: History) -> list[dict[str, Any]]:
+    """Evaluations whose place on the axis is known."""
+    logged = {row["epoch"] for row in history.progress}
+    return [report for report in history.evaluations if report["epoch"] in logged]
+
+
+def progress_table(history: History) -> pd.DataFrame:
+    """One row per epoch; NaN where nothing is known."""
+    return pd.DataFrame(history.progress).astype(float)
 
 
 def clock_of(progress: pd.DataFrame) -> tuple[str, str]:
@@ -66,15 +62,18 @@ def clock_of(progress: pd.DataFrame) -> tuple[str, str]:
 
 
 def learning_curve_figure(evaluations: Sequence[dict[str, Any]], progress: pd.DataFrame) -> Figure:
-    """Evaluation score over steps with its range over seeds, baselines and bound as lines."""
+    """Evaluation score over steps with its range over seeds, baselines and bound as lines.
+
+    Args:
+        evaluations: at least one, of epochs that are in the log.
+    """
     clock, steps_name = clock_of(progress)
     steps_at = dict(zip(progress["epoch"], progress[clock], strict=True))
-    kept = [e for e in evaluations if e["epoch"] in steps_at]
-    steps = np.array([steps_at[e["epoch"]] for e in kept])
-    as_percent = all(e["percent_of_bound_per_seed"] for e in kept)
+    steps = np.array([steps_at[e["epoch"]] for e in evaluations])
+    as_percent = all(e["percent_of_bound_per_seed"] for e in evaluations)
     key = "percent_of_bound_per_seed" if as_percent else "policy_per_seed"
-    scores = np.array([e[key] for e in kept])
-    last = kept[-1]
+    scores = np.array([e[key] for e in evaluations])
+    last = evaluations[-1]
     if as_percent:
         lines, bound, label = last["detail"].get("percent_of_bound_baselines") or {}, 100.0, "% of bound"
     else:
@@ -204,39 +203,48 @@ def _streak_of(column: str) -> str | None:
     return found[1].replace("_", " ") if found else None
 
 
-def compare_figure(run_dirs: Sequence[Path]) -> Figure:
-    """Learning curves of several runs, and their final scores as bars beside the baselines.
+def compare_figure(runs: Mapping[str, "Shown"]) -> Figure:
+    """Learning curves of several runs with evaluations, and their final scores as bars.
 
-    Raises:
-        ConfigError: a run without evaluations.
+    Rules stand beside them where all runs are of the same task.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
     bars: list[tuple[str, float, float]] = []
-    report, steps_names = None, set[str]()
-    for run_dir in run_dirs:
-        progress, evaluations = read_progress(run_dir), read_evaluations(run_dir)
-        if not evaluations:
-            raise ConfigError(f"{run_dir}: no evaluations to compare")
-        key = "percent_of_bound_per_seed" if evaluations[-1]["percent_of_bound_per_seed"] else "policy_per_seed"
+    steps_names = set[str]()
+    for name, shown in runs.items():
+        progress, key = progress_table(shown.history), _scores_key(shown)
         clock, steps_name = clock_of(progress)
         steps_names.add(steps_name)
         steps_at = dict(zip(progress["epoch"], progress[clock], strict=True))
-        steps = [steps_at[e["epoch"]] for e in evaluations if e["epoch"] in steps_at]
-        scores = np.array([e[key] for e in evaluations if e["epoch"] in steps_at])
-        left.plot(steps, scores.mean(axis=1), lw=1.8, label=run_dir.name)
+        evaluations = evaluated(shown.history)
+        scores = np.array([e[key] for e in evaluations])
+        left.plot(steps := [steps_at[e["epoch"]] for e in evaluations], scores.mean(axis=1), lw=1.8, label=name)
         left.fill_between(steps, scores.min(axis=1), scores.max(axis=1), alpha=0.15, lw=0)
-        report = final_report(run_dir) or evaluations[-1]
-        values = report[key]
-        bars.append((run_dir.name, float(np.mean(values)), float(np.std(values))))
-    assert report is not None
-    percent = report["percent_of_bound_per_seed"] is not None
-    rules = report["detail"].get("percent_of_bound_baselines") if percent else report["baselines"]
-    label = "% of bound" if percent else report["unit"]
+        values = last_report(shown)[key]
+        bars.append((name, float(np.mean(values)), float(np.std(values))))
+    last, tasks = list(runs.values())[-1], {shown.config.env["name"] for shown in runs.values()}
+    report, label = last_report(last), unit_of(last)
+    rules = report["baselines"] if label == report["unit"] else report["detail"].get("percent_of_bound_baselines")
     left.set(xlabel=" or ".join(sorted(steps_names)), ylabel=label, title="during training")
     left.grid(alpha=0.3)
     left.legend(fontsize=8)
-    _bars(right, bars, rules or {}, label)
+    _bars(right, bars, (rules or {}) if len(tasks) == 1 else {}, label)
     return figure
+
+
+def last_report(shown: "Shown") -> Mapping[str, Any]:
+    """The final score, of a run that has not ended the last evaluation."""
+    return shown.report or shown.history.evaluations[-1]
+
+
+def _scores_key(shown: "Shown") -> str:
+    reports = [*evaluated(shown.history), last_report(shown)]
+    return "percent_of_bound_per_seed" if all(r["percent_of_bound_per_seed"] for r in reports) else "policy_per_seed"
+
+
+def unit_of(shown: "Shown") -> str:
+    """Of the scores that are compared."""
+    return last_report(shown)["unit"] if _scores_key(shown) == "policy_per_seed" else "% of bound"
 
 
 def _bars(ax: Axes, bars: Sequence[tuple[str, float, float]], rules: dict[str, float], label: str) -> None:

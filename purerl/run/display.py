@@ -1,13 +1,46 @@
-"""What a run shows on the screen while it trains: a bar on a terminal, otherwise plain lines."""
+"""What a run shows on the screen: its plan, and while it trains a bar on a terminal, otherwise plain lines."""
 
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
+
+import jax
 
 from purerl.config import RunConfig
 from purerl.run.logs import Epoch
+from purerl.run.plan import Plan, env_steps_after
+from purerl.run.runs import Run
+
+SMALL_WARMUP_SPAN = 0.8
+
+
+def print_plan(run: Run, plan: Plan, run_dir: Path) -> None:
+    a, seeds = run.algorithm, run.config.num_seeds
+    if plan.epochs != run.config.epochs:
+        print(f"note: the run has only {plan.updates} updates, one for each of {plan.epochs} epochs")
+    elif plan.longer_epochs:
+        print(
+            f"note: {plan.updates} updates do not divide into {plan.epochs} epochs; "
+            f"the last {plan.longer_epochs} have {plan.updates_per_epoch + 1} instead of {plan.updates_per_epoch}, "
+            "which is compiled as a second program"
+        )
+    print(
+        f"{run.config.algo['name']} on {run.env.name}: {plan.epochs} epochs, "
+        f"{env_steps_after(a, plan.updates):,} env steps, "
+        f"{plan.updates * a.gradient_steps_per_update:,} gradient steps{f' x {seeds} seeds' if seeds > 1 else ''}, "
+        f"{jax.devices()[0].device_kind}, into {run_dir}",
+        flush=True,
+    )
+
+
+def print_warmup(shares: Mapping[str, float]) -> None:
+    """Shares of the first actions, and a warning where they leave out much of the range."""
+    print("warm-up actions: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()))
+    if shares.get("span", 1.0) < SMALL_WARMUP_SPAN:
+        print(f"warning: the warm-up covers only {shares['span']:.0%} of the action range", file=sys.stderr)
 
 
 class Display(NamedTuple):

@@ -73,7 +73,7 @@ def damaged(path: Path, why: object, remedy: str) -> DamagedError:
 
 def json_text(value: Any) -> str:
     """NumPy numbers become numbers, and what is not finite becomes null."""
-    return json.dumps(_json_ready(value), indent=2, allow_nan=False) + "\n"
+    return json.dumps(json_ready(value), indent=2, allow_nan=False) + "\n"
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -84,7 +84,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     """`value` with a digest of it under `SEAL`, for `write_json`; `read_json` then notices any change."""
-    ready = _json_ready(value)
+    ready = json_ready(value)
     return {**ready, SEAL: _digest(ready)}
 
 
@@ -118,13 +118,14 @@ def _digest(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _json_ready(value: Any) -> Any:
+def json_ready(value: Any) -> Any:
+    """As `json_text` writes it and `read_json` gives it back."""
     if isinstance(value, Mapping):
-        return {str(k): _json_ready(v) for k, v in value.items()}
+        return {str(k): json_ready(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_json_ready(v) for v in value]
+        return [json_ready(v) for v in value]
     if isinstance(value, np.ndarray | np.generic | jax.Array):
-        return _json_ready(np.asarray(value).tolist())
+        return json_ready(np.asarray(value).tolist())
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
@@ -140,7 +141,7 @@ def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = 
     text = io.StringIO()
     names = columns or list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
-    if header:
+    if header and names:
         writer.writeheader()
     writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue()

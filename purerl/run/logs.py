@@ -5,8 +5,6 @@ combines those that the configuration asks for. When a run is resumed, every fil
 checkpoint first, so that nothing appears twice.
 """
 
-import csv
-import io
 import json
 import os
 import re
@@ -14,21 +12,19 @@ import secrets
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from purerl.config import Logging, RunConfig
 from purerl.errors import ConfigError
-from purerl.run.files import damaged, read_text, write_text
+from purerl.run.files import csv_text, damaged, read_text, write_csv, write_text
+from purerl.run.history import COUNTERS, CSV_NAME, JSONL_NAME, SINGLE_UPDATES_UP_TO, Row, read_jsonl, warn_of_holes
 from purerl.run.metrics import EPISODE_PREFIX, Series, by_seed, mean_over_seeds
 
-CSV_NAME, JSONL_NAME, TENSORBOARD_NAME = "training_progress.csv", "metrics.jsonl", "tensorboard"
-WANDB_NAME = "wandb_id"
+TENSORBOARD_NAME, WANDB_NAME = "tensorboard", "wandb_id"
 EVALUATION_COLUMNS = ("eval_score", "eval_return", "eval_percent_of_bound", "eval_q_start_bias")
 TIMING_COLUMNS = ("wall_clock_s", "env_steps_per_s", "gradient_steps_per_s")
-SINGLE_UPDATES_UP_TO = 50
-"""Updates per epoch up to which the JSON lines hold every update; beyond that, one mean per epoch."""
 
 
 class Epoch(NamedTuple):
@@ -57,9 +53,8 @@ class Epoch(NamedTuple):
         return self.env_steps if self.env_steps_per_update else self.gradient_steps
 
     def counters(self) -> dict[str, int]:
-        names = ("epoch", "update", "env_steps", "agent_steps", "gradient_steps", "episode")
-        frames = {} if self.frames is None else {"frames": self.frames}
-        return {**{name: getattr(self, name) for name in names}, **frames}
+        known = {name: getattr(self, name) for name in COUNTERS}
+        return {name: count for name, count in known.items() if count is not None}
 
     def means(self) -> dict[str, float | None]:
         """Of the whole chunk, averaged over the seeds."""
@@ -70,7 +65,8 @@ def _column(name: str) -> str:
     return name.removeprefix(EPISODE_PREFIX)
 
 
-def _csv_row(epoch: Epoch) -> dict[str, Any]:
+def csv_row(epoch: Epoch) -> Row:
+    """The epoch under the columns of the CSV."""
     metrics = dict(sorted(epoch.means().items(), key=lambda item: not item[0].startswith(EPISODE_PREFIX)))
     evaluation = dict.fromkeys(EVALUATION_COLUMNS) | dict(epoch.evaluation)
     return {**epoch.counters(), **{_column(k): v for k, v in metrics.items()}, **evaluation, **epoch.timing}
@@ -108,12 +104,18 @@ class Writer(NamedTuple):
     close: Callable[[], None]
 
 
-def open_logs(run_dir: Path, config: RunConfig, resumed_epoch: int, resumed_clock: int) -> Writer:
-    """A writer for every format that is switched on; what lies beyond the resumed epoch is removed first."""
+def open_logs(
+    run_dir: Path, config: RunConfig, resumed_epoch: int, resumed_clock: int, earlier: Sequence[Row] = ()
+) -> Writer:
+    """A writer for every format that is switched on; what lies beyond the resumed epoch is removed first.
+
+    Args:
+        earlier: rows of the CSV up to the resumed epoch.
+    """
     settings = config.logging
     writers = []
     if settings.csv:
-        writers.append(_csv_writer(run_dir / CSV_NAME, resumed_epoch))
+        writers.append(_csv_writer(run_dir / CSV_NAME, earlier))
     if settings.jsonl:
         writers.append(_jsonl_writer(run_dir / JSONL_NAME, resumed_epoch))
     if settings.tensorboard:
@@ -134,33 +136,31 @@ def open_logs(run_dir: Path, config: RunConfig, resumed_epoch: int, resumed_cloc
     return Writer(write, close)
 
 
-def _csv_writer(path: Path, resumed_epoch: int) -> Writer:
-    _keep_lines(path, lambda number, line: number == 0 or int(line.partition(",")[0]) <= resumed_epoch)
-    if resumed_epoch == 0:
-        path.unlink(missing_ok=True)
-    stream = open(path, "a", newline="")  # noqa: SIM115 - open for the length of the run
+def _csv_writer(path: Path, earlier: Sequence[Row]) -> Writer:
+    """Earlier rows first, which may have lost columns: then all are written under those of the first new row."""
+    earlier = list(earlier)
+    columns = list(dict.fromkeys(name for row in earlier for name in row))
+    write_csv(path, earlier, columns)
+    stream = open(path, "a")  # noqa: SIM115 - open for the length of the run
 
     def write(epoch: Epoch) -> None:
-        row = _csv_row(epoch)
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        if stream.tell() == 0:
-            rows.writerow(row)
-        rows.writerow([_cell(value) for value in row.values()])
-        stream.write(text.getvalue())
+        nonlocal columns, stream
+        row = csv_row(epoch)
+        if not set(row) <= set(columns):
+            stream.close()
+            columns = list(dict.fromkeys([*row, *columns]))
+            write_csv(path, earlier, columns)
+            stream = open(path, "a")  # noqa: SIM115
+        stream.write(csv_text([row], columns, header=False))
         stream.flush()
 
-    return Writer(write, stream.close)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.9g}" if isinstance(value, float) else str(value)
+    return Writer(write, lambda: stream.close())
 
 
 def _jsonl_writer(path: Path, resumed_epoch: int) -> Writer:
-    _keep_lines(path, lambda number, line: json.loads(line)["epoch"] <= resumed_epoch)
+    kept = [(line, row) for line, row in read_jsonl(path) if row["epoch"] <= resumed_epoch]
+    warn_of_holes(path, [row for _, row in kept], resumed_epoch)
+    write_text(path, "".join(line for line, _ in kept))
     stream = open(path, "a")  # noqa: SIM115 - open for the length of the run
 
     def write(epoch: Epoch) -> None:
@@ -168,16 +168,6 @@ def _jsonl_writer(path: Path, resumed_epoch: int) -> Writer:
         stream.flush()
 
     return Writer(write, stream.close)
-
-
-def _keep_lines(path: Path, keep: Callable[[int, str], bool]) -> None:
-    """Drop lines that `keep` refuses, and a last line that a killed process left unfinished."""
-    if not path.exists():
-        return
-    complete = path.read_text().splitlines(keepends=True)
-    if complete and not complete[-1].endswith("\n"):
-        complete.pop()
-    write_text(path, "".join(line for number, line in enumerate(complete) if keep(number, line)))
 
 
 def _tensorboard_writer(directory: Path, resumed_epoch: int, resumed_clock: int) -> Writer:
@@ -220,15 +210,22 @@ def _keep_events(path: Path, last_env_step: int) -> None:
 
 def read_events(path: Path) -> list[tuple[bytes, Any]]:
     """Records of a TensorBoard file as raw bytes and parsed event: length u64, CRC u32, data, CRC u32."""
+    from google.protobuf.message import DecodeError
     from tensorboardX.proto.event_pb2 import Event
 
-    data, records, start = path.read_bytes(), [], 0
+    records: list[tuple[bytes, Any]] = []
+    data, start = path.read_bytes(), 0
     while start + 12 <= len(data):
         (length,) = struct.unpack_from("<Q", data, start)
         end = start + 16 + length
         if end > len(data):
             break
-        records.append((data[start:end], Event.FromString(data[start + 12 : end - 4])))
+        try:
+            event = Event.FromString(data[start + 12 : end - 4])
+        except DecodeError:
+            print(f"warning: {path}: damaged, cut after {len(records)} records", file=sys.stderr)
+            break
+        records.append((data[start:end], event))
         start = end
     return records
 
@@ -253,7 +250,7 @@ def _wandb_writer(run_dir: Path, config: RunConfig) -> Writer:
         id=_wandb_identity(run_dir / WANDB_NAME), resume="allow", dir=str(run_dir),
         config=config.model_dump(mode="json"),
     )  # fmt: skip
-    return Writer(lambda epoch: run.log(_csv_row(epoch), step=epoch.clock), run.finish)
+    return Writer(lambda epoch: run.log(csv_row(epoch), step=epoch.clock), run.finish)
 
 
 def _wandb_identity(path: Path) -> str:

@@ -20,7 +20,8 @@ from purerl.config import RunConfig, config_hash
 from purerl.run import checkpoint, display, logs, metrics, preflight, stopping
 from purerl.run.directory import Status, check_run_dir, first_metadata, open_run_dir
 from purerl.run.evaluation import Evaluate, Result, make_evaluate
-from purerl.run.files import sealed, write_json
+from purerl.run.files import json_ready, sealed, write_json
+from purerl.run.history import EVALUATION, Ending, History, read_history
 from purerl.run.kept import kept_so_far
 from purerl.run.metadata import is_complete, now, write_metadata
 from purerl.run.plan import Plan, env_steps_after, plan_of
@@ -31,7 +32,6 @@ from purerl.run.steps import cases_to_write, write_step_tables
 from purerl.types import Data
 
 EXIT_OK, EXIT_DIVERGED = 0, 3
-SMALL_WARMUP_SPAN = 0.8
 
 
 # What the host remembers
@@ -75,15 +75,15 @@ def _merge_best(counters: Counters, best: Any, policy: Any, scores: list[float],
     return jax.tree.map(lambda old, new: jnp.where(improved.reshape(-1, *[1] * (new.ndim - 1)), new, old), best, policy)
 
 
-Conclude = Callable[[Run, Path, Result], None]
-"""`(run, run directory, final score)`: what is drawn and shown at the end."""
+Conclude = Callable[[Run, Path, Ending], None]
+"""`(run, run directory, ending)`: what is drawn and shown at the end."""
 
 
 def run(
     config: RunConfig,
     run_dir: Path | Callable[[], Path],
     resume: bool = False,
-    conclude: Conclude = lambda trained, run_dir, result: None,
+    conclude: Conclude = lambda trained, run_dir, ending: None,
 ) -> int:
     """Train as configured and leave everything in `run_dir`; returns the exit code of the command.
 
@@ -128,10 +128,11 @@ class _Session:
         sizes = {"num_agents": agents, "observation_size": seen}
         self.metadata = {**first_metadata(self.config, plan, run_dir if resume else None), **sizes}
         self._write_metadata("running")
-        self._print_plan()
+        display.print_plan(trained, plan, run_dir)
         self.state, self.best_policy = self._first_state(data, resume)
         self.data = self.program.place_data(data)
         self.wall_clock_before_s = self.counters.wall_clock_s
+        self.history = read_history(run_dir, self.config, self.counters.epoch) if resume else History([], [])
 
     # Start
 
@@ -162,27 +163,7 @@ class _Session:
             return
         lifted = report if self.config.num_seeds == 1 else jax.vmap(report)
         values = {name: float(np.mean(value)) for name, value in jax.jit(lifted)(state).items()}
-        print("warm-up actions: " + ", ".join(f"{name} {value:.0%}" for name, value in values.items()))
-        if values.get("span", 1.0) < SMALL_WARMUP_SPAN:
-            print(f"warning: the warm-up covers only {values['span']:.0%} of the action range", file=sys.stderr)
-
-    def _print_plan(self) -> None:
-        a, plan, seeds = self.algorithm, self.plan, self.config.num_seeds
-        if plan.epochs != self.config.epochs:
-            print(f"note: the run has only {plan.updates} updates, one for each of {plan.epochs} epochs")
-        elif plan.longer_epochs:
-            print(
-                f"note: {plan.updates} updates do not divide into {plan.epochs} epochs; "
-                f"the last {plan.longer_epochs} have {plan.updates_per_epoch + 1} instead of {plan.updates_per_epoch}, "
-                "which is compiled as a second program"
-            )
-        env_steps = env_steps_after(a, plan.updates)
-        print(
-            f"{self.config.algo['name']} on {self.env.name}: {plan.epochs} epochs, {env_steps:,} env steps, "
-            f"{plan.updates * a.gradient_steps_per_update:,} gradient steps{f' x {seeds} seeds' if seeds > 1 else ''}, "
-            f"{jax.devices()[0].device_kind}, into {self.run_dir}",
-            flush=True,
-        )
+        display.print_warmup(values)
 
     # Loop
 
@@ -190,7 +171,7 @@ class _Session:
         done = self.counters.epoch
         if done < self.plan.epochs:
             self._chunk(self.plan.updates_of(done + 1))  # before the logs are opened: it may take a minute
-        log = logs.open_logs(self.run_dir, self.config, done, self._clock(done))
+        log = logs.open_logs(self.run_dir, self.config, done, self._clock(done), self.history.progress)
         screen = display.open_display(self.config, self.plan.epochs, done)
         try:
             while self.counters.epoch < self.plan.epochs and self._stop_reason() is None and not stop_requested():
@@ -246,6 +227,7 @@ class _Session:
         record = self._record(done.series, unit, summary, seconds)
         # Logs first: whatever a checkpoint contains has been logged, so resuming only ever has to cut logs back.
         log.write(record)
+        self.history.progress.append(logs.csv_row(record))
         due = self._due(self.config.checkpointing.every_epochs)
         if due or is_new_best or last or stop_requested() or self._stop_reason() is not None:
             self._save(is_new_best)
@@ -296,8 +278,9 @@ class _Session:
         with self._timed("evaluation_s"):
             result = self.evaluate(policy, settings.split, settings.episodes, settings.seed)
         scores, summary = result.score.policy, result.summary()
-        report = {"epoch": counters.epoch, **result.to_json()}
-        write_json(self.run_dir / "eval" / f"epoch_{counters.epoch:06d}.json", sealed(report))
+        report = json_ready({"epoch": counters.epoch, **result.to_json()})
+        write_json(self.run_dir / "eval" / EVALUATION.format(counters.epoch), sealed(report))
+        self.history.evaluations.append(report)
         counters.stops = stopping.after_evaluation(counters.stops, settings, summary, result.score.milestones)
         if not self.config.checkpointing.save_best:
             return False, result.score.unit, summary
@@ -329,15 +312,15 @@ class _Session:
         policy = self.program.policy(self.state)
         self._write_few(policy, settings.split, settings.seed, f"ep{self.counters.epoch:04d}", singly=True)
 
-    def _write_few(self, policy: Any, split: str, seed: int, suffix: str, singly: bool) -> None:
+    def _write_few(self, policy: Any, split: str, seed: int, suffix: str, singly: bool) -> list[dict[str, Any]]:
         labels = cases_to_write(self.env, split, self.config.evaluation.quick_dates)
         whole = self.env.report is not None and self.env.report.whole
         result = self.evaluate(policy, split, None, seed, with_values=True, cases=list(labels.values()), whole=whole)
-        self._write_steps(result, list(labels), suffix, singly)
+        return self._write_steps(result, list(labels), suffix, singly)
 
-    def _write_steps(self, result: Result, labels: list[str], suffix: str, singly: bool) -> None:
+    def _write_steps(self, result: Result, labels: list[str], suffix: str, singly: bool) -> list[dict[str, Any]]:
         directory = self.run_dir / "eval"
-        write_step_tables(self.env, result, labels, directory, suffix, directory / "bounds", singly)
+        return write_step_tables(self.env, result, labels, directory, suffix, directory / "bounds", singly)
 
     # Ends
 
@@ -348,14 +331,16 @@ class _Session:
         policy = self.best_policy if self.config.checkpointing.save_best else self.program.policy(self.state)
         with self._timed("evaluation_s"):
             result = self.evaluate(policy, split, settings.episodes, settings.final_seed, with_values=True)
-        report = {"epoch": self.counters.epoch, **result.to_json(), "config_hash": config_hash(self.config)}
+        facts = {"epoch": self.counters.epoch, "config_hash": config_hash(self.config)}
+        report = json_ready({**facts, **result.to_json()})
         write_json(self.run_dir / "eval" / f"final_{split}.json", sealed(report))
         if self.env.report is not None and self.env.report.whole:  # all episodes would be too much to write
-            self._write_few(policy, split, settings.final_seed, f"final_{split}", singly=False)
+            steps = self._write_few(policy, split, settings.final_seed, f"final_{split}", singly=False)
         else:
             labels = [str(case) for case in result.records["case"][0, :, 0]]
-            self._write_steps(result, labels, f"final_{split}", singly=False)
-        self.conclude(self.trained, self.run_dir, result)
+            steps = self._write_steps(result, labels, f"final_{split}", singly=False)
+        best_scores = self.counters.best_scores
+        self.conclude(self.trained, self.run_dir, Ending(self.history, result, report, steps, policy, best_scores))
 
     def _diverged(self, bad: metrics.BadMetric) -> int:
         epoch = self.counters.epoch

@@ -35,8 +35,8 @@ def write_step_tables(
     suffix: str,
     cache_dir: Path | None,
     singly: bool,
-) -> None:
-    """CSV with one row per step of every episode of the seed with the best score.
+) -> list[dict[str, Any]]:
+    """CSV with one row per step of every episode of the seed with the best score; returns these rows.
 
     Args:
         labels: names of the episodes, in the order in which `result` holds them.
@@ -52,7 +52,9 @@ def write_step_tables(
         tables.append(_rows(columns, max(np.size(values) for values in columns.values())))
     for label, rows in zip(labels, tables, strict=True) if singly else ():
         write_csv(directory / f"{step_name}_{suffix}_{label}.csv", rows)
-    write_csv(directory / f"{step_name}_{suffix}.csv", [row for rows in tables for row in rows])
+    together = [row for rows in tables for row in rows]
+    write_csv(directory / f"{step_name}_{suffix}.csv", together)
+    return together
 
 
 def _one_episode(records: Records, seed: int, position: int) -> dict[str, Any]:

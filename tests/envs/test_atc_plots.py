@@ -1,5 +1,6 @@
 """Figures of flights: the numbers behind them on hand-made flights, and the files that a run's command leaves."""
 
+import json
 from types import SimpleNamespace
 
 import jax
@@ -12,7 +13,7 @@ from envs_jax.atc import plots
 from purerl import plot
 from purerl.config import resolve_config
 from purerl.report import training_figures
-from purerl.run import checkpoint, runs
+from purerl.run import checkpoint, history, runs
 
 NM = 1 / fl.NM_PER_DEG
 
@@ -158,7 +159,8 @@ def finished_run(run_dir):
         (run_dir / name).mkdir(parents=True)
     (run_dir / "config.yaml").write_text(config.to_yaml())
     (run_dir / "training_progress.csv").write_text("epoch,env_steps,gradient_steps,success,eval_score\n1,64,1,0.5,\n")
-    (run_dir / "eval" / "final_test.json").write_text('{"split": "test"}')
+    report = {**dict.fromkeys(history.REPORT_KEYS), "split": "test", "detail": {}}
+    (run_dir / "eval" / "final_test.json").write_text(json.dumps(report))
     (run_dir / "eval" / "traj_final_test.csv").write_text("episode_id\n0\n")
     algorithm = runs.build(config).algorithm
     policy = jax.jit(lambda key: algorithm.policy(algorithm.init(key, algorithm.hparams)))(jax.random.key(0))
@@ -182,7 +184,10 @@ def test_the_command_draws_everything(tmp_path, capsys, monkeypatch):
 
 def test_the_command_passes_its_flags(tmp_path, monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr(plot, "draw_run", lambda *args: asked.append(args) or [tmp_path / "a.png"])
+    monkeypatch.setattr("purerl.report.draw.draw_run", lambda *args: asked.append(args) or [tmp_path / "a.png"])
+    monkeypatch.setattr("purerl.report.shown.from_directory", lambda run_dir: run_dir)
+    monkeypatch.setattr("purerl.run.stored_config.read_config", lambda run_dir: SimpleNamespace())
+    monkeypatch.setattr("purerl.run.process.select_device", lambda config: None)
     command = ["training", "--run", str(tmp_path), "--out", str(tmp_path / "x")]
     assert plot.main(command) == 0 and plot.main([*command, "--all", "--episodes", "9"]) == 0
     assert asked == [(tmp_path, tmp_path / "x", False, None), (tmp_path, tmp_path / "x", True, 9)]

@@ -13,6 +13,7 @@ import purerl
 from envs_jax.bess import physics, splits
 from envs_jax.bess.table import DataError
 from purerl.config import load_config
+from purerl.report.closing import conclude
 from purerl.run import runs, session
 from purerl.run.runs import build_env
 
@@ -38,7 +39,7 @@ QUICK_COLUMNS = [
 def finished(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("bess") / "run"
     config = load_config(CONFIG, SMALL)
-    assert session.run(config, run_dir) == session.EXIT_OK
+    assert session.run(config, run_dir, conclude=conclude) == session.EXIT_OK
     return config, run_dir
 
 

@@ -107,7 +107,7 @@ def test_seeds_trained_at_once_equal_single_runs(config_file, finished_run, tmp_
 
 
 def test_the_best_policy_of_every_seed_is_kept():
-    memory = session.Memory()
+    memory = session.Counters()
     first, second = ({"w": jnp.array([[1.0], [2.0]]) + shift} for shift in (0, 10))
     best = session._merge_best(memory, None, first, [0.5, 0.9], [1.0, 1.0])
     best = session._merge_best(memory, best, second, [0.7, 0.8], [0.0, 2.0])
@@ -294,7 +294,8 @@ def test_weights_and_biases_gets_every_epoch_under_one_identity(config_file, tmp
     arguments = ["--config", str(config_file), "--run-dir", str(run_dir), "logging.wandb.project=batteries"]
     assert train.main(arguments) == 0
     settings, *rows, end = calls
-    assert (settings["project"], settings["id"], settings["dir"]) == ("batteries", "run", str(run_dir))
+    identity = (run_dir / "wandb_id").read_text().strip()
+    assert (settings["project"], settings["id"], settings["dir"]) == ("batteries", identity, str(run_dir))
     assert rows == [(20 + 60 * epoch, epoch) for epoch in range(1, 7)]
     assert end == "finish"
 
