@@ -55,7 +55,7 @@ def repeated(function: Callable[[Any, jax.Array], Any], start: Any) -> Callable[
 
 def parts(config: ppo.Config, env, env_params) -> dict[str, Callable[[], float]]:
     """The parts of an update call as programs of their own, on a state that has learned for a while."""
-    algorithm, actors = ppo.make(config, env, env_params), Actors(config, env, env_params, "PPO")
+    algorithm, actors = ppo.make(config, env, env_params), Actors(config, env, env_params)
     nets = actors.nets
     data = jax.tree.map(jnp.asarray, algorithm.load_data())
     state = jax.jit(algorithm.init)(jax.random.key(0), algorithm.hparams, data)

@@ -1,4 +1,4 @@
-"""Adapters: an agent axis for single-agent environments, and gymnax tasks as `Environment`."""
+"""Adapters: an agent axis and flat spaces for all that learns, and gymnax tasks as `Environment`."""
 
 import dataclasses
 import difflib
@@ -10,50 +10,65 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.base import Environment
-from envs_jax.spaces import Box, Discrete, Product, Space
+from envs_jax.spaces import Box, Discrete, Product, Space, components, mask_shape, matched
 
 
 def with_agent_axis(env: Environment) -> Environment:
-    """The same world with one agent: obs (1, d) flattened, action (1, ...), reward (1,), action mask (1, n).
+    """The same world with an agent axis A (1 if it has none) and flat spaces: how every algorithm sees it.
 
-    Termination and truncation stay scalars. Environments that already have agents are returned unchanged.
+    Observations are (A, d): all axes of an agent's in one, entries of a dict side by side in the order of their names,
+    discrete ones as one-hot rows. Continuous actions are (A, k), one choice is (A,), several at once are (A, m) with
+    masks (A, m, n); rewards are (A,). Termination and truncation stay scalars. Environments that are so already are
+    returned unchanged.
+
+    Raises:
+        ValueError: an observation or action space that is none of `envs_jax.spaces`.
     """
-    if env.num_agents is not None:
+    alone, agents = env.num_agents is None, env.num_agents or 1
+    seen, space = env.observation_space(env.default_params), env.action_space(env.default_params)
+    flat = _flat_actions(env, space)
+    if not alone and isinstance(seen, Box) and len(seen.shape) == 2 and _shapes(flat) == _shapes(space):
         return env
 
-    def reset_env(key, params):
-        obs, state = env.reset_env(key, params)
-        return _add_agent(obs), state
+    def flat_space(params):
+        return _flat_observations(env.observation_space(params), agents)
+
+    flat_space(env.default_params)  # refuses here what could not be seen
+
+    def seen_by_agents(obs):
+        rows = [_row(part, value, agents) for _, part, value in matched(seen, obs)]
+        return rows[0] if len(rows) == 1 else jnp.concatenate([row.astype(jnp.float32) for row in rows], axis=1)
+
+    def start(result):
+        return seen_by_agents(result[0]), result[1]
+
+    def of_env(action):
+        return _reshaped(action, space)
+
+    def of_agents(action):
+        return _reshaped(action, flat)
 
     def step_env(key, state, action, params):
-        obs, state, reward, terminated, truncated, info = env.step_env(key, state, _first(action), params)
-        return _add_agent(obs), state, reward[None], terminated, truncated, info
+        obs, state, reward, terminated, truncated, info = env.step_env(key, state, of_env(action), params)
+        return seen_by_agents(obs), state, reward[None] if alone else reward, terminated, truncated, info
+
+    def preview(obs, action, params):
+        assert env.preview is not None
+        return env.preview(obs[0], of_env(action), params)[None] if alone else env.preview(obs, of_env(action), params)
 
     return dataclasses.replace(
         env,
-        num_agents=1,
-        reset_env=reset_env,
+        num_agents=agents,
+        reset_env=_optional(env.reset_env, start),
         step_env=step_env,
-        reset_case=_optional(env.reset_case, lambda start: (_add_agent(start[0]), start[1])),
-        observation_space=lambda params: _flat_space(env.observation_space(params)),
-        action_space=lambda params: _space_with_agent(env.action_space(params)),
-        action_mask=_optional(env.action_mask, _add_axis),
-        preview=_for_agent(env.preview),
-        guided_action=_optional(env.guided_action, _add_axis),
-        rules={name: _optional(rule, _add_axis) for name, rule in env.rules.items()},
+        reset_case=_optional(env.reset_case, start),
+        observation_space=flat_space,
+        action_space=lambda params: _flat_actions(env, env.action_space(params)),
+        action_mask=_optional(env.action_mask, lambda mask: _flat_masks(mask, flat)),
+        preview=None if env.preview is None else preview,
+        guided_action=_optional(env.guided_action, of_agents),
+        rules={name: _optional(rule, of_agents) for name, rule in env.rules.items()},
     )
-
-
-def _first(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x[0], tree)
-
-
-def _add_axis(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x[None], tree)
-
-
-def _for_agent(preview: Callable[..., Any] | None) -> Callable[..., Any] | None:
-    return None if preview is None else lambda obs, action, params: preview(obs[0], action[0], params)[None]
 
 
 def _optional(function: Callable[..., Any] | None, then: Callable[[Any], Any]) -> Any:
@@ -61,23 +76,54 @@ def _optional(function: Callable[..., Any] | None, then: Callable[[Any], Any]) -
     return None if function is None else lambda *args: then(function(*args))
 
 
-def _add_agent(obs: jax.Array) -> jax.Array:
-    return obs.reshape(1, -1)
+def _row(part: Box | Discrete, value: Any, agents: int) -> jax.Array:
+    """One component of an observation, (A, ...)."""
+    value = jax.nn.one_hot(value, part.n) if isinstance(part, Discrete) else value
+    return value.reshape(agents, -1)
 
 
-def _flat_space(space: Box) -> Box:
-    size = int(np.prod(space.shape))
-    low, high = (np.broadcast_to(bound, space.shape).reshape(1, size) for bound in (space.low, space.high))
-    return Box(low, high, (1, size))
+def _flat_observations(space: Any, agents: int) -> Box:
+    def bounds(part: Box | Discrete) -> tuple[np.ndarray, np.ndarray]:
+        shape = (*part.shape, part.n) if isinstance(part, Discrete) else part.shape
+        low, high = (0.0, 1.0) if isinstance(part, Discrete) else (part.low, part.high)
+        return np.broadcast_to(low, shape).reshape(agents, -1), np.broadcast_to(high, shape).reshape(agents, -1)
+
+    low, high = (np.concatenate(each, axis=1) for each in zip(*(bounds(p) for _, p in components(space)), strict=True))
+    return Box(low, high, low.shape)
 
 
-def _space_with_agent(space: Space) -> Any:
+def _flat_actions(env: Environment, space: Space) -> Any:
+    """An action space whose parts have shape (A,) for one choice and (A, k) for everything else."""
     if isinstance(space, Product):
-        return Product(tuple(_space_with_agent(part) for part in space.parts))
+        return Product(tuple(_flat_actions(env, part) for part in space.parts))
+    if not isinstance(space, Box | Discrete):
+        raise ValueError(
+            f"action_space of {env.name} is {type(space).__module__}.{type(space).__name__}; "
+            "use Box, Discrete or Product of envs_jax.spaces"
+        )
+    own = space.shape if env.num_agents is None else space.shape[1:]
+    agents, size = env.num_agents or 1, int(np.prod(own))
     if isinstance(space, Discrete):
-        return Discrete(space.n, (1, *space.shape))
-    low, high = (np.broadcast_to(bound, space.shape)[None] for bound in (space.low, space.high))
-    return Box(low, high, (1, *space.shape))
+        return Discrete(space.n, (agents, size) if own else (agents,))
+    low, high = (np.broadcast_to(bound, space.shape).reshape(agents, size) for bound in (space.low, space.high))
+    return Box(low, high, (agents, size))
+
+
+def _shapes(space: Space) -> Any:
+    return tuple(part.shape for part in space.parts) if isinstance(space, Product) else space.shape
+
+
+def _reshaped(action: Any, space: Space) -> Any:
+    """An action with the same numbers as an element of `space`."""
+    if isinstance(space, Product):
+        return tuple(_reshaped(value, part) for value, part in zip(action, space.parts, strict=True))
+    return jnp.reshape(action, space.shape)
+
+
+def _flat_masks(mask: Any, space: Space) -> Any:
+    if isinstance(space, Product):
+        return tuple(_flat_masks(value, part) for value, part in zip(mask, space.parts, strict=True))
+    return None if mask is None else jnp.reshape(mask, mask_shape(space))
 
 
 def gymnax_env(task: str, observed: Sequence[int] | None = None, **settings: Any) -> Environment:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs_jax.spaces import Box, Space
+from envs_jax.spaces import Space
 
 Params = Any
 State = Any
@@ -96,7 +96,8 @@ class Environment:
     reset_env: Callable[[jax.Array, Params], tuple[Any, State]]
     step_env: Callable[[jax.Array, State, Any, Params], StepResult]
     """One transition without auto-reset; the observation is that of the state reached."""
-    observation_space: Callable[[Params], Box]
+    observation_space: Callable[[Params], Any]
+    """A `Box`, a `Discrete` or a dict of such spaces; with an agent axis (`envs_jax.adapters`) a `Box` (A, d)."""
     action_space: Callable[[Params], Space]
     episode_length: int | None = None
     """Steps of every episode where that is fixed (whole-day environments), else None."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.base import Environment, Params
+from envs_jax.spaces import Box, Product, Space, mask_shape, matched
 
 _BATCH = 3
 _BATCH_STEPS = 5
@@ -15,7 +16,7 @@ _BATCH_STEPS = 5
 def check_env(env: Environment, params: Params = None, key: jax.Array | None = None, steps: int | None = None) -> None:
     """Play `steps` random steps (default: one step beyond the longest episode, at most 1100) and check every one.
 
-    Checked: shapes and dtypes, observation in its space, finite leaves, two boolean flags, final observation, one
+    Checked: shapes and dtypes, observation in its space, every number finite, two boolean flags, final observation, one
     trace, unchanged and strong state dtypes, fixed episode length, reset at episode ends, `vmap` equals a loop.
 
     Raises:
@@ -35,12 +36,36 @@ def check_env(env: Environment, params: Params = None, key: jax.Array | None = N
 
 
 def _check_observation(env: Environment, params: Params, obs: Any) -> None:
-    space = env.observation_space(params)
-    assert obs.shape == space.shape, f"observation shape {obs.shape} is not the space's {space.shape}"
-    if env.num_agents is not None:
-        assert obs.shape[0] == env.num_agents, f"first axis of obs {obs.shape} is not num_agents {env.num_agents}"
-    sample = env.action_space(params).sample(jax.random.key(0))
-    assert bool(env.action_space(params).contains(sample)), "a sampled action is outside the action space"
+    try:
+        parts = matched(env.observation_space(params), obs)
+    except ValueError as error:
+        raise AssertionError(str(error)) from error
+    for name, part, _ in parts if env.num_agents is not None else ():
+        first = part.shape[:1]
+        assert first == (env.num_agents,), f"first axis of {name} {part.shape} is not num_agents {env.num_agents}"
+    for breach, holds in _observation_checks(env.observation_space(params), obs, "first ").items():
+        _require(breach, holds)
+    space = env.action_space(params)
+    assert isinstance(space, Space), f"the action space is {type(space).__name__}, none of envs_jax.spaces"
+    assert bool(space.contains(space.sample(jax.random.key(0)))), "a sampled action is outside the action space"
+
+
+def _observation_checks(space: Any, obs: Any, which: str = "") -> dict[str, Any]:
+    """Breach -> whether every number of the component is free of it."""
+    checks = {}
+    for name, part, value in matched(space, obs):
+        checks[f"{which}{name} is not finite"] = jnp.isfinite(value)
+        low, high = (part.low, part.high) if isinstance(part, Box) else (0, part.n - 1)
+        checks[f"{which}{name} outside its space"] = (value >= low) & (value <= high)
+    return checks
+
+
+def _require(breach: str, holds: Any, when: str = "") -> None:
+    """Say of a breach in which components it is."""
+    wrong = np.argwhere(~np.asarray(holds))
+    if len(wrong):
+        where = f" at {wrong[0].tolist()}" if wrong.shape[1] else ""
+        raise AssertionError(f"{breach}{where}{when}")
 
 
 def _check_types(env: Environment, params: Params, state: Any, obs: Any) -> None:
@@ -70,6 +95,11 @@ def _check_types(env: Environment, params: Params, state: Any, obs: Any) -> None
     if env.action_mask is not None:
         mask = jax.eval_shape(env.action_mask, state, params)
         assert all(m.dtype == bool for m in jax.tree.leaves(mask)), f"action_mask is {mask}, not boolean"
+        space = env.action_space(params)
+        parts, masks = (space.parts, mask) if isinstance(space, Product) else ((space,), (mask,))
+        for part, own in zip(parts, masks, strict=True):
+            wanted = mask_shape(part)
+            assert own is None or own.shape == wanted, f"action_mask shape {own.shape} is not the space's {wanted}"
     if env.alive is not None:
         alive = jax.eval_shape(env.alive, state, params)
         assert (alive.shape, alive.dtype) == ((env.num_agents,), bool), f"alive is {alive}, not boolean per agent"
@@ -78,11 +108,11 @@ def _check_types(env: Environment, params: Params, state: Any, obs: Any) -> None
 def _check_episode(env: Environment, params: Params, obs: Any, state: Any, key: jax.Array, steps: int) -> None:
     space, action_space = env.observation_space(params), env.action_space(params)
 
-    traces: list[None] = []
+    traces: list[list[str]] = []
+    """The breaches that every trace looks for."""
 
     @jax.jit
     def advance(key, state):
-        traces.append(None)
         key_action, key_step = jax.random.split(key)
         action = action_space.sample(key_action)
         obs, state_new, reward, terminated, truncated, info = env.step(key_step, state, action, params)
@@ -90,24 +120,27 @@ def _check_episode(env: Environment, params: Params, obs: Any, state: Any, key: 
         key_inner, key_reset = jax.random.split(key_step)
         obs_inner = env.step_env(key_inner, state, action, params)[0]
         obs_reset, _ = env.reset_env(key_reset, params)
-        leaves = [x for x in jax.tree.leaves((obs, state_new, reward, info)) if jnp.issubdtype(x.dtype, jnp.floating)]
+        final, done = info["final_observation"], terminated | truncated
         checks = {
-            "observation outside its space": space.contains(obs),
-            "final_observation outside its space": space.contains(info["final_observation"]),
-            "final_observation is not the observation of step_env": _close(info["final_observation"], obs_inner),
-            "observation after an episode end is not that of a reset": ~(terminated | truncated)
-            | _close(obs, obs_reset),
-            "observation is not that of step_env": terminated | truncated | _close(obs, obs_inner),
-            "a floating-point value is not finite": jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in leaves])),
+            **_observation_checks(space, obs),
+            **_observation_checks(space, final, "final_"),
+            "final_observation is not the observation of step_env": _close(final, obs_inner),
+            "observation after an episode end is not that of a reset": ~done | _close(obs, obs_reset),
+            "observation is not that of step_env": done | _close(obs, obs_inner),
         }
-        return state_new, terminated | truncated, checks
+        for path, x in jax.tree.leaves_with_path({"state": state_new, "reward": reward, "info": info}):
+            if jnp.issubdtype(x.dtype, jnp.floating):
+                name, *place = path
+                checks[f"{name.key}{jax.tree_util.keystr(tuple(place))} is not finite"] = jnp.isfinite(x)
+        traces.append(list(checks))
+        # Whether all is well in one small array: it is looked at after every step, the places only where it is not.
+        return state_new, done, jnp.stack([jnp.all(holds) for holds in checks.values()]), tuple(checks.values())
 
-    assert bool(space.contains(obs)), "first observation outside its space"
     length = 0
     for step, step_key in enumerate(jax.random.split(key, steps)):
-        state, done, checks = advance(step_key, state)
-        for breach, holds in checks.items():
-            assert bool(holds), f"{breach} (step {step})"
+        state, done, fine, places = advance(step_key, state)
+        for index in np.flatnonzero(~np.asarray(fine)):
+            _require(traces[-1][index], places[index], f" (step {step})")
         assert len(traces) == 1, f"step was traced again: its state changed type (step {step})"
         length += 1
         if env.episode_length is not None:
@@ -117,7 +150,8 @@ def _check_episode(env: Environment, params: Params, obs: Any, state: Any, key: 
 
 
 def _close(a: Any, b: Any) -> jax.Array:
-    return jnp.allclose(a, b, rtol=1e-5, atol=1e-5)
+    close = jax.tree.map(lambda x, y: jnp.allclose(x, y, rtol=1e-5, atol=1e-5), a, b)
+    return jnp.all(jnp.stack(jax.tree.leaves(close)))
 
 
 def _check_vmap(env: Environment, params: Params, key: jax.Array) -> None:
@@ -141,7 +175,7 @@ def _check_vmap(env: Environment, params: Params, key: jax.Array) -> None:
     single = jax.jit(play)
 
     def alone_at(index):
-        return single(*(x[index] for x in keys))
+        return single(*jax.tree.map(lambda x: x[index], keys))
 
     for index in range(_BATCH):
         for batch, alone in zip(jax.tree.leaves(together), jax.tree.leaves(alone_at(index)), strict=True):

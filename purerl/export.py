@@ -22,7 +22,10 @@ FORMAT = "purerl-policy-1"
 
 
 class LoadedPolicy(NamedTuple):
-    """The greedy actor of one seed. Single-agent: obs [B, d], action [B, k]; otherwise obs [B, A, d], ..."""
+    """The greedy actor of one seed. Single-agent: obs [B, d], action [B, k]; otherwise obs [B, A, d], ...
+
+    d and k are flat: all axes in one, and the entries of a dict side by side in the order of their names.
+    """
 
     initial_carry: Callable[[int], Any]
     """Memory at the start of B episodes."""
@@ -32,7 +35,7 @@ class LoadedPolicy(NamedTuple):
     """Without the batch axis."""
     action_low: Any
     action_high: Any
-    """Bounds of one action, None unless all of it is continuous."""
+    """Bounds of one action, None unless all of it is continuous and bounded."""
     meta: dict[str, Any]
 
 
@@ -72,7 +75,7 @@ def load_policy(
     obs_shape = env.observation_space(env.default_params).shape
     space = env.action_space(env.default_params)
     low = high = None
-    if isinstance(space, Box):
+    if isinstance(space, Box) and np.isfinite(space.low).all() and np.isfinite(space.high).all():
         bounds = (space.low, space.high)
         low, high = (np.broadcast_to(np.asarray(b, np.float32), space.shape)[0 if single else ...] for b in bounds)
     return LoadedPolicy(

@@ -133,13 +133,13 @@ def anchor_log_prob(log_target, log_behaviour):
 
 
 def make(config: Config, env: Environment, env_params=None) -> Algorithm:
-    """Bind IMPALA or APPO to an environment with discrete, bounded continuous or mixed actions.
+    """Bind IMPALA or APPO to an environment with discrete, continuous or mixed actions.
 
     Raises:
-        ValueError: a continuous action space without bounds, or a central critic without a global state.
+        ValueError: a squashed policy of actions without bounds, or a central critic without a global state.
     """
     env_params = env.default_params if env_params is None else env_params
-    actors = Actors(config, env, env_params, config.name.upper())
+    actors = Actors(config, env, env_params)
     nets, team = actors.nets, actors.team
     clipped = config.surrogate == "clipped"
 

@@ -77,13 +77,13 @@ class State:
 
 
 def make(config: Config, env: Environment, env_params=None) -> Algorithm:
-    """Bind PPO to an environment with discrete, bounded continuous or mixed actions.
+    """Bind PPO to an environment with discrete, continuous or mixed actions.
 
     Raises:
-        ValueError: a continuous action space without bounds, or a central critic without a global state.
+        ValueError: a squashed policy of actions without bounds, or a central critic without a global state.
     """
     env_params = env.default_params if env_params is None else env_params
-    actors = Actors(config, env, env_params, "PPO")
+    actors = Actors(config, env, env_params)
     nets, team = actors.nets, actors.team
 
     def init(key, hparams: HParams, data: Data) -> State:

@@ -105,19 +105,20 @@ class RollOut(NamedTuple):
 class Actors:
     """The agents of B environments with their stochastic policies: acting, exploring, recording."""
 
-    def __init__(self, config: Settings, env: Environment, env_params: Any, algorithm: str):
+    def __init__(self, config: Settings, env: Environment, env_params: Any):
         """
         Args:
             env_params: of the right shapes; their numbers are given to `start` and `record`.
 
         Raises:
-            ValueError: a continuous action space without bounds, or a central critic without a global state.
+            ValueError: a squashed policy of actions without bounds, or a central critic without a global state.
         """
         self.config = config
         self.env = env = with_agent_axis(env)
         agents, self.obs_dim = env.observation_space(env_params).shape
         self.space = env.action_space(env_params)
-        policies.require_bounded(self.space, algorithm, env.name)
+        if config.policy == "squashed":
+            policies.require_bounded(self.space, env.name)
         critic_dim = critic_size(env, env_params, config.critic_input)
         self.nets = ActorCritic(
             config.actor, config.critic, self.space, self.obs_dim, critic_dim, config.policy, config.initial_log_std,

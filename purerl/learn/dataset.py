@@ -202,11 +202,11 @@ def world_of(env: Environment, params: Any) -> World:
     """`env` with an agent axis.
 
     Raises:
-        ConfigError: actions of several parts.
+        ConfigError: actions of several parts, or several choices at once.
     """
     agents, size = env.observation_space(params).shape
     space, low, high = env.action_space(params), None, None
-    if isinstance(space, Product):
+    if isinstance(space, Product) or (isinstance(space, Discrete) and len(space.shape) > 1):
         raise ConfigError(f"{env.name}: recorded data hold one kind of action, not a combination of several")
     if isinstance(space, Box):
         bounds = (np.asarray(bound, np.float32) for bound in (space.low, space.high))

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.base import Environment
-from envs_jax.spaces import Box, Discrete
+from envs_jax.spaces import Box, Discrete, Product, Space
 from purerl.nets.distributions import Categorical, masked
 
+COMBINING = "ppo, impala and appo"
+"""The algorithms that take every combination of choices and ranges."""
 SATURATED = 0.95
 """Share of the half range from which an action counts as saturated."""
 
@@ -84,14 +86,37 @@ class Choices(NamedTuple):
         return Categorical(masked(jnp.zeros_like(drawn), legal)).sample_from(drawn)
 
 
+def kind_of(space: Space) -> str:
+    """What a space is, in words."""
+    if isinstance(space, Product):
+        return f"a combination of {' and '.join(map(kind_of, space.parts))}"
+    if isinstance(space, Box):
+        return f"a range of {space.shape[-1]}"
+    return f"{space.shape[1]} choices of {space.n} at once" if len(space.shape) > 1 else f"a choice of {space.n}"
+
+
+def unbounded(env_name: str, low: np.ndarray, high: np.ndarray) -> str:
+    """Which component of a range [..., k] has no bound, in words."""
+    component = np.argwhere(~(np.isfinite(low) & np.isfinite(high)))[0]
+    low, high = low[tuple(component)], high[tuple(component)]
+    return f"component {component[-1]} of {env_name}'s actions is in [{low}, {high}]; give it bounds"
+
+
 def actions_of(env: Environment, env_params) -> Actions | Choices:
     """The actions of an environment (with an agent axis) for policies over a range or over choices.
 
     Raises:
-        ValueError: neither a choice nor a range with bounds.
+        ValueError: neither one choice nor a range with bounds.
     """
     space = env.action_space(env_params)
-    return Choices(space.n) if isinstance(space, Discrete) else action_range(env, env_params)
+    if isinstance(space, Discrete) and len(space.shape) == 1:
+        return Choices(space.n)
+    if not isinstance(space, Box):
+        raise ValueError(
+            f"this algorithm takes one choice, or a range of continuous actions; {env.name} has {kind_of(space)}: "
+            f"{COMBINING} take it"
+        )
+    return action_range(env, env_params)
 
 
 def action_range(env: Environment, env_params, output_activation: str = "tanh") -> Actions:
@@ -106,10 +131,11 @@ def action_range(env: Environment, env_params, output_activation: str = "tanh") 
     """
     box = env.action_space(env_params)
     if not isinstance(box, Box):
-        raise ValueError(f"this algorithm needs continuous actions, {env.name} has {box}")
+        others = "use sac" if isinstance(box, Discrete) and len(box.shape) == 1 else f"use {COMBINING}"
+        raise ValueError(f"this algorithm needs continuous actions, {env.name} has {kind_of(box)}; {others}")
     low, high = (np.broadcast_to(np.asarray(bound, np.float32), box.shape)[0] for bound in (box.low, box.high))
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise ValueError(f"this algorithm needs a bounded action space, {env.name} has [{low}, {high}]")
+        raise ValueError(f"this algorithm needs a bounded action space; {unbounded(env.name, low, high)}")
     unit = np.maximum(np.abs(low), np.abs(high))
     sigmoid = output_activation == "sigmoid" or (output_activation == "auto" and bool((low >= 0).all()))
     return Actions(low / unit, high / unit, unit, sigmoid)

@@ -60,6 +60,23 @@ def masked(logits: jax.Array, legal: jax.Array | None) -> jax.Array:
     return logits if legal is None else jnp.where(legal, logits, MASKED)
 
 
+class Categoricals(distrax.Independent):
+    """Several independent choices at once, each of n; logits [..., m, n], actions [..., m]."""
+
+    def __init__(self, logits: jax.Array):
+        super().__init__(Categorical(logits), reinterpreted_batch_ndims=1)
+
+    def sample_from(self, noise: jax.Array) -> jax.Array:
+        """`noise` is standard Gumbel [..., m, n]."""
+        return self.distribution.sample_from(noise)
+
+    def action(self, raw: jax.Array) -> jax.Array:
+        return raw
+
+    def raw_log_prob(self, raw: jax.Array) -> jax.Array:
+        return self.log_prob(raw)
+
+
 class Normal(distrax.Independent):
     """Independent normals, mean and log standard deviation [..., k]; the environment's bounds clip the action."""
 
@@ -136,4 +153,4 @@ class Joint(distrax.Joint):
         return sum(part.raw_log_prob(r) for part, r in zip(self.distributions, raw, strict=True))
 
 
-Distribution = Categorical | Normal | SquashedNormal | Joint
+Distribution = Categorical | Categoricals | Normal | SquashedNormal | Joint

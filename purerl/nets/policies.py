@@ -1,7 +1,8 @@
 """Stochastic policies: from an actor network's outputs to a distribution, and from its actions to the environment's.
 
 Reading order: sizes, noise, the distribution of an action space, actions in the environment's units. A mixed space
-(`Product`) is the product of its parts: one network gives all their parameters, side by side.
+(`Product`) is the product of its parts: one network gives all their parameters, side by side. Spaces are those that
+`envs_jax.adapters.with_agent_axis` makes: (A,) for one choice, (A, m) for m at once, (A, k) for a range.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -11,12 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.spaces import Box, Discrete, Product, Space
-from purerl.nets.actions import Actions, Choices
-from purerl.nets.distributions import Categorical, Distribution, Joint, Normal, SquashedNormal, masked
+from purerl.nets.actions import Actions, Choices, unbounded
+from purerl.nets.distributions import (
+    Categorical,
+    Categoricals,
+    Distribution,
+    Joint,
+    Normal,
+    SquashedNormal,
+    masked,
+)
 from purerl.nets.networks import Network, NetworkConfig
 
 Continuous = Literal["normal", "squashed"]
-"""Policy of continuous parts: a normal whose actions are clipped to the bounds, or tanh of a normal."""
+"""Policy of continuous parts: a normal whose actions are clipped to the bounds, if any, or tanh of a normal."""
 
 
 class Outputs(NamedTuple):
@@ -33,7 +42,7 @@ def parts_of(space: Space) -> tuple[Box | Discrete, ...]:
 
 
 def _size(part: Box | Discrete) -> int:
-    return part.n if isinstance(part, Discrete) else int(part.shape[-1])
+    return part.n * int(np.prod(part.shape[1:])) if isinstance(part, Discrete) else part.shape[-1]
 
 
 def output_size(space: Space) -> int:
@@ -46,22 +55,24 @@ def continuous_size(space: Space) -> int:
     return sum(_size(part) for part in parts_of(space) if isinstance(part, Box))
 
 
-def require_bounded(space: Space, algorithm: str, env_name: str) -> None:
+def require_bounded(space: Space, env_name: str) -> None:
     """
     Raises:
-        ValueError: a continuous part without finite bounds.
+        ValueError: a continuous part without finite bounds, which a squashed normal cannot fill.
     """
     for part in parts_of(space):
         if isinstance(part, Box) and not (np.isfinite(part.low).all() and np.isfinite(part.high).all()):
-            raise ValueError(f"{algorithm} needs a bounded action space, {env_name} has [{part.low}, {part.high}]")
+            told = unbounded(env_name, np.asarray(part.low), np.asarray(part.high))
+            raise ValueError(f"policy: squashed needs a bounded action space; {told}, or set policy to normal")
 
 
 def draw_noise(space: Space, key: jax.Array, leading: tuple[int, ...]) -> Any:
     """Random numbers that `sample_from` of this space's distribution turns into actions with these leading axes."""
 
     def of_part(part: Box | Discrete, key: jax.Array) -> jax.Array:
-        draw = jax.random.gumbel if isinstance(part, Discrete) else jax.random.normal
-        return draw(key, (*leading, _size(part)))
+        if isinstance(part, Discrete):
+            return jax.random.gumbel(key, (*leading, *part.shape[1:], part.n))
+        return jax.random.normal(key, (*leading, _size(part)))
 
     if not isinstance(space, Product):
         return of_part(space, key)
@@ -73,7 +84,8 @@ def distribution(space: Space, outputs: Outputs, legal: Any = None, continuous: 
     """The policy's distribution over raw actions.
 
     Args:
-        legal: bool [..., n], for a mixed space a tuple with one such array or None for every part; None: all legal.
+        legal: bool [..., n], of m choices at once [..., m, n]; for a mixed space a tuple with one such array or None
+            for every part; None: all legal.
     """
     if not isinstance(space, Product):
         return _of_part(space, outputs.head, outputs.log_std, legal, continuous)
@@ -92,18 +104,26 @@ def distribution(space: Space, outputs: Outputs, legal: Any = None, continuous: 
 
 def _of_part(part: Box | Discrete, head: jax.Array, log_std: Any, legal: Any, continuous: Continuous) -> Distribution:
     if isinstance(part, Discrete):
-        return Categorical(masked(head, legal))
+        logits = masked(head.reshape(*head.shape[:-1], *part.shape[1:], part.n), legal)
+        return Categoricals(logits) if len(part.shape) > 1 else Categorical(logits)
     return SquashedNormal(head, log_std) if continuous == "squashed" else Normal(head, log_std)
 
 
 def env_action(space: Space, action: Any) -> Any:
-    """A distribution's actions as the environment takes them: continuous parts are in units of the half range."""
+    """A distribution's actions as the environment takes them.
+
+    Continuous components are clipped to the bounds. Those with two bounds are in units of the half range, others as
+    they are.
+    """
     if isinstance(space, Product):
         return tuple(env_action(part, a) for part, a in zip(space.parts, action, strict=True))
     if isinstance(space, Discrete):
         return action
     low, high = (np.broadcast_to(np.asarray(bound, np.float32), space.shape) for bound in (space.low, space.high))
-    return (low + high) / 2 + (high - low) / 2 * jnp.clip(action, -1.0, 1.0)
+    ranged = np.isfinite(low) & np.isfinite(high)
+    smallest, largest = np.where(ranged, -1.0, low), np.where(ranged, 1.0, high)
+    low, high = np.where(ranged, low, -1.0), np.where(ranged, high, 1.0)
+    return (low + high) / 2 + (high - low) / 2 * jnp.clip(action, smallest, largest)
 
 
 class SoftPolicy(NamedTuple):

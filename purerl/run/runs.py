@@ -61,7 +61,7 @@ def build_env(config: RunConfig, kept: Kept | None = None, without_data: bool = 
         settings |= {name: value for name, value in kept._asdict().items() if value is not None}
     if kept is not None and kept.provenance is not None and without_data:
         settings["without_data"] = True
-    return with_agent_axis(user_input("env", lambda: envs_jax.make(config.env["name"], **settings)))
+    return user_input("env", lambda: with_agent_axis(envs_jax.make(config.env["name"], **settings)))
 
 
 def user_input(section: str, make: Callable[[], Any]) -> Any:

@@ -202,7 +202,7 @@ def test_without_lag_nothing_waits():
 
 def acting_outputs(config, actor, steps):
     """Head outputs of the policy with these parameters for recorded observations."""
-    nets = Actors(config, restricted_walk(), None, "IMPALA").nets
+    nets = Actors(config, restricted_walk(), None).nets
     return nets.outputs(actor, steps.obs).head
 
 
@@ -242,7 +242,7 @@ def test_what_is_corrected_is_the_age_of_the_parameters(lagging):
 def test_a_memory_waits_with_its_roll_out():
     """Read again from there, the second roll-out gives the outputs it was recorded with, in the middle of episodes."""
     config = LAGGING.model_copy(update={"actor": LSTM, "critic": LSTM, "steps_per_update": 12})
-    algorithm, actors = with_data(impala.make(config, walk_world())), Actors(config, walk_world(), None, "IMPALA")
+    algorithm, actors = with_data(impala.make(config, walk_world())), Actors(config, walk_world(), None)
 
     @jax.jit
     def read_again(key):
