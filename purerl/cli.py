@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from purerl.errors import UsageError
+from purerl.errors import UsageError, is_own
 
 EXIT_USER_ERROR = 2
 
@@ -67,5 +67,4 @@ def run_command(command: Callable[[Sequence[str] | None], int], argv: Sequence[s
 def _is_user_error(error: Exception) -> bool:
     if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError | IsADirectoryError):
         return True
-    own = type(error).__module__.partition(".")[0] in ("purerl", "envs_jax")
-    return isinstance(error, ValueError) and own
+    return isinstance(error, ValueError) and is_own(error)

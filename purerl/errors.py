@@ -13,5 +13,10 @@ class DamagedError(CheckpointError):
     """The file is not what was written."""
 
 
+def is_own(error: BaseException) -> bool:
+    """Whether an error is of a kind made here, so that its message is meant for the user."""
+    return type(error).__module__.partition(".")[0] in ("purerl", "envs_jax")
+
+
 class UsageError(ValueError):
     """A command line that cannot be understood."""

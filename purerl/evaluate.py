@@ -114,10 +114,20 @@ def _score(args: argparse.Namespace) -> dict[str, Any]:
 
     run_dir, run, policy, facts = _opened(args, args.run[0])
     settings, split = run.config.evaluation, _split(args, run)
+    _require_room(args, run, policy, split)
     evaluate = evaluation.make_evaluate(run.algorithm, run.env, run_dir / "eval" / "bounds")
     result = evaluate(policy, split, args.episodes or settings.episodes, settings.final_seed)
     tables.print_table(tables.score_table(result, f"{run_dir}, checkpoint {args.checkpoint}"))
     return {**facts, **result.to_json()}
+
+
+def _require_room(args: argparse.Namespace, run: Any, policy: Any, split: str) -> None:
+    """Refuse more episodes than the memory holds."""
+    from purerl.run import evaluation, memory
+
+    rollout, episodes = evaluation.rollout_of(run.algorithm, run.env), args.episodes or run.config.evaluation.episodes
+    records = evaluation.record_shapes(rollout, run.env, policy, split, episodes)
+    memory.require_room([memory.Part("records of the episodes", memory.bytes_of(records), ("--episodes",))])
 
 
 def _deployed(args: argparse.Namespace) -> dict[str, Any]:
@@ -125,6 +135,7 @@ def _deployed(args: argparse.Namespace) -> dict[str, Any]:
 
     opened = [_opened(args, run_dir) for run_dir in args.run]
     settings, split, run_dir = opened[0].run.config.evaluation, _split(args, opened[0].run), args.run[0]
+    _require_room(args, opened[0].run, opened[0].policy, split)
     if args.shift is not None:
         report = conditions.play_shifts(opened[0], args.shift or None, args.episodes, settings.final_seed, split)
         shown = [conditions.shift_table(report, f"{run_dir}, checkpoint {args.checkpoint}")]

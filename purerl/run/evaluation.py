@@ -124,13 +124,32 @@ def _mean(values: Sequence[float] | None) -> float | None:
 Evaluate = Callable[..., Result]
 
 
-def make_evaluate(algorithm: Algorithm, env: Environment, cache_dir: Path | None) -> Evaluate:
+def rollout_of(algorithm: Algorithm, env: Environment) -> Any:
+    """`rollout_cases` of an algorithm in an environment, compiled."""
+    roll = partial(rollout_cases, algorithm, with_agent_axis(env))
+    return jax.jit(roll, static_argnames=("with_values", "whole"))
+
+
+def record_shapes(
+    rollout: Any, env: Environment, policy: Policy, split: str, episodes: int | None, with_values: bool = False
+) -> Any:
+    """What an evaluation records, as shapes; `policy` may be shapes, too."""
+    params = env.split_params(split)
+    count = number_of_cases(env.num_cases(params), episodes)
+    cases = jax.ShapeDtypeStruct((count,), jnp.int32)
+    return rollout.eval_shape(params, policy, cases, jax.random.key(0), with_values=with_values, whole=False)
+
+
+def make_evaluate(
+    algorithm: Algorithm, env: Environment, cache_dir: Path | None, rollout: Any | None = None
+) -> Evaluate:
     """`(policy, split, episodes, seed, with_values=False, cases=None, whole=False) -> Result`.
 
     Compiled once per number of cases. `cases` names some by their indices; `whole` keeps everything about their steps.
+    `rollout` is what `rollout_of` gives, where it has been traced before.
     """
     env = with_agent_axis(env)
-    rollout = jax.jit(partial(rollout_cases, algorithm, env), static_argnames=("with_values", "whole"))
+    rollout = rollout_of(algorithm, env) if rollout is None else rollout
     by_rules = jax.jit(partial(play_rules, env), static_argnames="names")
 
     @lru_cache(maxsize=4)
@@ -173,6 +192,13 @@ def _with_rules(reached: Score, names: Sequence[str], rules: Score) -> Score:
     return reached._replace(
         baselines={**reached.baselines, **dict(zip(names, rules.policy, strict=True))}, detail=detail
     )
+
+
+def number_of_cases(available: int | None, wanted: int | None) -> int:
+    """How many `choose_cases` gives."""
+    if available is None:
+        return wanted or RANDOM_EPISODES
+    return available if wanted is None else min(wanted, available)
 
 
 def choose_cases(available: int | None, wanted: int | None) -> np.ndarray:

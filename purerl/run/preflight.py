@@ -1,11 +1,90 @@
 """What is found out about a run before anything is written, so that what can be refused is refused at its start."""
 
+import contextlib
+import traceback
+from collections.abc import Iterator
 from functools import partial
+from typing import Any, NamedTuple
 
-from purerl.errors import ConfigError
-from purerl.run import stopping
+import jax
+
+from purerl.errors import ConfigError, is_own
+from purerl.run import evaluation, memory, stopping
+from purerl.run.plan import Plan, plan_of
+from purerl.run.program import Program, program_of
 from purerl.run.runs import Run, require_split, require_training_split, user_input
 from purerl.run.steps import cases_to_write
+from purerl.types import Data
+
+STATE_KEYS = ("num_envs", "buffer_size", "actor", "critic")
+UPDATE_KEYS = ("num_envs", "steps_per_update", "batch_size", "actor", "critic")
+
+
+class Prepared(NamedTuple):
+    """A run of which everything is known but the numbers; nothing has been written."""
+
+    trained: Run
+    data: Data
+    plan: Plan
+    program: Program
+    """Of the shorter epochs; its epoch has been traced."""
+    rollout: Any
+    """Of the evaluations, traced."""
+
+
+def prepare(trained: Run, data: Data) -> Prepared:
+    """Trace all programs of a run and compare what they hold with the memory that there is.
+
+    The traces are those that are compiled afterwards, so they are made early and not twice.
+
+    Raises:
+        ConfigError: what cannot be traced, under the run's layout of devices too, or does not fit.
+    """
+    config, algorithm, env = trained.config, trained.algorithm, trained.env
+    plan = plan_of(algorithm.num_updates, config.epochs)
+    program, rollout = program_of(algorithm, config, plan.updates_per_epoch), evaluation.rollout_of(algorithm, env)
+    rules = config.evaluation
+    with tracing(f"{config.algo['name']} on {env.name}"):
+        state = jax.eval_shape(program.init, data)
+        in_loops = memory.bytes_in_loops(program.trace(state, data))
+        policy = jax.eval_shape(program.policy, state)
+        shapes = (
+            evaluation.record_shapes(rollout, env, policy, split, rules.episodes, values)
+            for split, values in ((rules.split, False), (rules.final_split, True))
+        )
+        records = max(map(memory.bytes_of, shapes))
+    state_bytes, has = memory.bytes_of(state), config.algo
+    # Cores that share a batch each hold the whole state in the one memory; seeds are spread over them.
+    on_cores = jax.default_backend() == "cpu" and config.num_seeds == 1
+    copies = min(config.num_devices, len(jax.devices())) if on_cores else 1
+    parts = [
+        memory.Part("state", state_bytes * copies, _keys(has, STATE_KEYS, "num_seeds")),
+        memory.Part("updates", max(in_loops - state_bytes, 0) * copies, _keys(has, UPDATE_KEYS, "num_seeds")),
+        memory.Part("evaluation", records, ("evaluation.episodes", "num_seeds")),
+    ]
+    print(memory.require_room(parts))
+    return Prepared(trained, data, plan, program, rollout)
+
+
+def _keys(algo: dict[str, Any], wanted: tuple[str, ...], *more: str) -> tuple[str, ...]:
+    return (*(f"algo.{key}" for key in wanted if key in algo), *more)
+
+
+@contextlib.contextmanager
+def tracing(what: str) -> Iterator[None]:
+    """Whatever goes wrong while a program is traced becomes one line that names the place; own errors pass.
+
+    A world or an algorithm may be the user's, and there shapes that do not fit are found.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_own(error):
+            raise
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename]
+        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "JAX"
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"{what}: cannot be traced: {type(error).__name__}: {reason} ({place})") from error
 
 
 def require_sound(trained: Run) -> None:

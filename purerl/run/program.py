@@ -67,8 +67,10 @@ class Program(NamedTuple):
     """Lays the state out over the devices, as `chunk` wants it."""
     place_data: Callable[[Any], Any]
     """Lays out what updates read."""
+    trace: Callable[[Any, Any], Any]
+    """One epoch, traced for a state and data like its arguments (arrays or shapes)."""
     chunk: Callable[[Any, Any], Chunk]
-    """One epoch, compiled for a state and data like its arguments (arrays or shapes)."""
+    """The same, compiled; it is not traced again."""
     policy: Callable[[Any], Any]
     """Policies with a leading seed axis, in memory of their own."""
 
@@ -108,11 +110,13 @@ def _program(init, update, policy, spread: sharding.Spread, updates_per_epoch: i
     # A copy, because a jitted function hands back its own input, and that is donated to the next chunk.
     copy_policy = jax.jit(lambda state: jax.tree.map(jnp.copy, policy(state)))
     updates = spread.over(lambda state, data: scan_updates(update, state, data, updates_per_epoch), own_data)
+    epoch = jax.jit(updates, donate_argnums=0)
     return Program(
         init=jax.jit(init),
         place=spread.place,
         place_data=partial(spread.place_data, own_data=own_data),
-        chunk=lambda state, data: jax.jit(updates, donate_argnums=0).lower(state, data).compile(),
+        trace=epoch.trace,
+        chunk=lambda state, data: epoch.lower(state, data).compile(),
         policy=lambda state: jax.device_put(copy_policy(state), jax.devices()[0]),
     )
 

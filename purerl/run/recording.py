@@ -18,7 +18,7 @@ from purerl.learn import rollout
 from purerl.learn.dataset import Dataset, Metadata, Played, require_same, world_of
 from purerl.learn.replay import own_ends
 from purerl.nets.actions import Choices, actions_of
-from purerl.run import runs
+from purerl.run import memory, runs
 
 STEPS_PER_CALL = 256
 """Steps of one compiled call where episodes have no fixed length."""
@@ -118,9 +118,13 @@ def episodes_each(behaviours: Sequence[Behaviour], episodes: int) -> list[int]:
     return counts
 
 
+def _steps_per_call(env: Environment) -> int:
+    return env.episode_length or min(env.max_episode_length, STEPS_PER_CALL)
+
+
 def play(env: Environment, params: Any, player: Player, key: jax.Array, quota: np.ndarray) -> rollout.Steps:
     """Steps [T, B, ...] on the host in which environment number b ends at least `quota[b]` episodes."""
-    num_envs, num_steps = len(quota), env.episode_length or min(env.max_episode_length, STEPS_PER_CALL)
+    num_envs, num_steps = len(quota), _steps_per_call(env)
 
     @jax.jit
     def start(key):
@@ -175,6 +179,25 @@ def whole_episodes(steps: rollout.Steps, quota: np.ndarray, episode_length: int 
     }
 
 
+def _require_room(env: Environment, params: Any, player: Player, num_envs: int, episodes: int) -> None:
+    """Refuse more worlds or episodes than the memory holds; episodes without a fixed length count as one step."""
+    num_steps = _steps_per_call(env)
+
+    def call(key):
+        key_start, key_steps = jax.random.split(key)
+        worlds = rollout.start_worlds(env, params, key_start, num_envs, player.memory)
+        return rollout.collect(env, params, worlds, player.act, player.draw, key_steps, num_steps)[:2]
+
+    worlds, steps = jax.eval_shape(call, jax.random.key(0))
+    one = memory.bytes_of(steps) // (num_envs * num_steps)
+    memory.require_room(
+        [
+            memory.Part("played at once", memory.bytes_of((worlds, steps)), ("--num-envs",)),
+            memory.Part("the dataset", one * episodes * (env.episode_length or 1), ("--episodes",)),
+        ]
+    )
+
+
 def record(
     env: Environment,
     behaviours: Sequence[Behaviour],
@@ -195,8 +218,9 @@ def record(
     parts, played = [], []
     for index, (chosen, count) in enumerate(zip(behaviours, episodes_each(behaviours, episodes), strict=True)):
         width = min(count, num_envs)
-        quota = count // width + (np.arange(width) < count % width)
         player = make_player(chosen, env, params, width)
+        _require_room(env, params, player, width, count)
+        quota = count // width + (np.arange(width) < count % width)
         steps = play(env, params, player, jax.random.fold_in(jax.random.key(seed), index), quota)
         part = whole_episodes(steps, quota, env.episode_length)
         mean_return = float(part["reward"].sum(dtype=np.float64)) / count

@@ -24,7 +24,7 @@ from purerl.run.files import json_ready, sealed, write_json
 from purerl.run.history import EVALUATION, Ending, History, read_history
 from purerl.run.kept import kept_so_far
 from purerl.run.metadata import is_complete, now, write_metadata
-from purerl.run.plan import Plan, env_steps_after, plan_of
+from purerl.run.plan import env_steps_after
 from purerl.run.process import stop_signals
 from purerl.run.program import program_of
 from purerl.run.runs import Run, build
@@ -103,23 +103,24 @@ def run(
     trained = build(config, kept_so_far(run_dir) if resume and isinstance(run_dir, Path) else None)
     preflight.require_sound(trained)
     data = trained.algorithm.load_data()  # before anything is written
-    plan = plan_of(trained.algorithm.num_updates, config.epochs)
+    prepared = preflight.prepare(trained, data)
     run_dir = run_dir if isinstance(run_dir, Path) else run_dir()
     open_run_dir(config, run_dir, trained, resume)
     with stop_signals() as stop_requested:
-        return _Session(trained, data, plan, run_dir, resume, conclude).run(stop_requested)
+        return _Session(prepared, run_dir, resume, conclude).run(stop_requested)
 
 
 class _Session:
     """One process working on a run: the compiled program, the state and the host's counters of it."""
 
-    def __init__(self, trained: Run, data: Data, plan: Plan, run_dir: Path, resume: bool, conclude: Conclude):
+    def __init__(self, prepared: preflight.Prepared, run_dir: Path, resume: bool, conclude: Conclude):
+        trained, data, plan = prepared.trained, prepared.data, prepared.plan
         self.trained, self.conclude = trained, conclude
         self.config, self.algorithm, self.env = trained.config, trained.algorithm, trained.env
         self.plan, self.run_dir = plan, run_dir
         self.checkpoints = run_dir / "checkpoints"
-        self.program = program_of(self.algorithm, self.config, plan.updates_per_epoch)
-        self.evaluate: Evaluate = make_evaluate(self.algorithm, self.env, run_dir / "eval" / "bounds")
+        self.program, bounds = prepared.program, run_dir / "eval" / "bounds"
+        self.evaluate: Evaluate = make_evaluate(self.algorithm, self.env, bounds, prepared.rollout)
         self.counters = Counters()
         self.chunks: dict[int, Any] = {}
         self.times = {"init_s": 0.0, "compile_s": 0.0, "train_s": 0.0, "evaluation_s": 0.0, "checkpoint_s": 0.0}
@@ -198,7 +199,9 @@ class _Session:
         """So many updates, compiled when they are first asked for."""
         if updates not in self.chunks:
             with self._timed("compile_s"):
-                self.chunks[updates] = program_of(self.algorithm, self.config, updates).chunk(self.state, self.data)
+                same = updates == self.plan.updates_per_epoch
+                program = self.program if same else program_of(self.algorithm, self.config, updates)
+                self.chunks[updates] = program.chunk(self.state, self.data)
         return self.chunks[updates]
 
     def _epoch(self, log, screen, stop_requested) -> metrics.BadMetric | None:

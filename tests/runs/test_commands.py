@@ -20,7 +20,7 @@ from envs_jax.base import Reporter
 from purerl import evaluate, export, train
 from purerl.config import Evaluation, load_config
 from purerl.errors import ConfigError
-from purerl.run import directory, evaluation, kept, preflight, process, runs, stored_config
+from purerl.run import directory, evaluation, kept, memory, preflight, process, runs, stored_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +37,8 @@ def contents(directory: Path) -> dict:
 
 
 # train
+
+PPO = "algo={name: ppo, num_envs: 4, steps_per_update: 8, total_env_steps: 2000000000, minibatches: 1}"
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,20 @@ def contents(directory: Path) -> dict:
         (["--config", "{config}", "algo.total_env_steps=10"], "the run is shorter than one update"),
         (["--config", "{config}", "algo.total_env_steps=1000000000000"], "1000000000000: must be between"),
         (["--config", "{config}", "evaluation.quick_dates=['2021-01-01']"], "track has no named episodes"),
+        (["--config", "{config}", "algo.capacity=2000000000"], "memory: this needs at least 24 GB (state 24 GB, "),
+        (["--config", "{config}", "num_seeds=100000"], "lower evaluation.episodes or num_seeds"),
+        (
+            ["--config", "{config}", "env={name: 'gymnax:Pendulum-v1'}"],
+            "fake on gymnax:Pendulum-v1: cannot be traced: Type",
+        ),
+        (
+            ["--config", "{config}", "env={name: 'gymnax:Pendulum-v1'}", "evaluation.episodes=100000", PPO],
+            "evaluation 340 MB) and 10 MB are free; lower ",
+        ),
+        (
+            ["--config", "{config}", "env={name: 'gymnax:Pendulum-v1'}", "epochs=1", PPO.replace("8,", "200000,")],
+            "lower algo.num_envs or algo.steps_per_update or algo.actor or algo.critic or num_seeds",
+        ),
         (["--config", "{config}", "evaluation.streaks={perfect: 2}"], "evaluation.streaks: 'perfect'; track has none"),
         (
             [
@@ -95,6 +111,7 @@ def contents(directory: Path) -> dict:
 def test_bad_input_is_one_line_and_exit_code_2(config_file, tmp_path, capsys, monkeypatch, arguments, expected):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 10**7)
     arguments = [a.replace("{config}", str(config_file)).replace("{tmp}", str(tmp_path)) for a in arguments]
     before = contents(tmp_path)
     assert train.main(arguments) == 2
@@ -374,6 +391,7 @@ def test_every_checkpoint_can_be_scored(finished_run, tmp_path, name, epoch):
         (["--run", "{run}", "--checkpoint", "newest"], "'newest' is not best, latest or the number of an epoch"),
         (["--run", "{run}", "--checkpoint", "5"], "no checkpoint '5' (have epochs: 4, 6)"),
         (["--run", "{run}", "--split", "tset"], "--split tset: track has train, val, test; did you mean 'test'?"),
+        (["--run", "{run}", "--episodes", "99999999999"], "argument --episodes: must be at most 2147483647"),
         (["--run", "{run}", "--episodes", "0"], "argument --episodes: must be at least 1, not 0"),
         (["--run", "{run}", "--data", "{tmp}/none.csv"], "none.csv: no such file"),
         (["--run", "{run}", "--scenario", "storm"], "unknown key 'env.scenario'"),

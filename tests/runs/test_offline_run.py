@@ -10,7 +10,7 @@ from helpers import BASE, assert_same_run, logs
 
 from purerl import evaluate, record, train
 from purerl.learn import dataset
-from purerl.run import process
+from purerl.run import memory, process
 from purerl.run.logs import read_events
 
 ALGO = {
@@ -79,6 +79,12 @@ def test_a_trained_policy_is_evaluated_without_its_data(offline, tmp_path, capsy
     ("arguments", "expected"),
     [
         (["--behaviour", "random", "--episodes", "0"], "argument --episodes: must be at least 1, not 0"),
+        (["--behaviour", "random", "--episodes", "9999999999"], "argument --episodes: must be at most 2147483647"),
+        (["--behaviour", "random", "--episodes", "2000000000"], "the dataset"),
+        (["--behaviour", "random", "--episodes", "200000", "--num-envs", "200000"], "lower --"),
+        (["--behaviour", "random", "--episodes", "3", "--num-envs", "0"], "argument --num-envs: must be at least 1"),
+        (["--behaviour", "random", "--episodes", "3", "--seed", "-1"], "argument --seed: must be at least 0, not -1"),
+        (["--behaviour", "random:inf", "--episodes", "3"], "inf must be a finite number"),
         (["--behaviour", "random", "--episodes", "x"], "argument --episodes: invalid int value"),
         (["--behaviour", "random:-1", "--episodes", "3"], "'random:-1': needs a name, a positive share"),
         (["--behaviour", "random:1:0.1", "--episodes", "3"], "random actions take no noise"),
@@ -89,7 +95,8 @@ def test_a_trained_policy_is_evaluated_without_its_data(offline, tmp_path, capsy
         (["--episodes", "3"], "--behaviour"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(offline, tmp_path, capsys, arguments, expected):
+def test_bad_input_is_one_line_and_exit_code_2(offline, tmp_path, capsys, monkeypatch, arguments, expected):
+    monkeypatch.setattr(memory, "available_bytes", lambda: 10**6)
     out = tmp_path / "new.npz"
     arguments = [a.replace("{tmp}", str(tmp_path)) for a in arguments]
     assert record.main(["--config", str(offline / "offline.yaml"), "--out", str(out), *arguments]) == 2
