@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from envs_jax.atc import episode_figures, plots, statistics_figures
 from envs_jax.atc import flights as fl
-from envs_jax.atc import plots
 from purerl import plot
 from purerl.config import resolve_config
 from purerl.report import training_figures
@@ -119,7 +119,7 @@ def test_episodes_worth_a_look():
 
 def test_alert_bars_have_the_heights_of_the_counts():
     counts = {"policy": {"tp": 5, "fn": 1, "fp": 2, "tn": 300}, "mvp": {"tp": 4, "fn": 2, "fp": 0, "tn": 280}}
-    figure = plots.alerts_figure(counts)
+    figure = statistics_figures.alerts_figure(counts)
     events, quiet = ([[bar.get_height() for bar in bars] for bars in ax.containers] for ax in figure.axes)
     assert events == [[5, 4], [1, 2], [2, 0]] and quiet == [[300, 280]]
     training_figures.plt.close(figure)
@@ -127,12 +127,15 @@ def test_alert_bars_have_the_heights_of_the_counts():
 
 def test_alert_counts_of_a_report():
     def scored(tp):
-        return {kind: dict.fromkeys(plots.COUNTS, value) for kind, value in (("pilots", tp), ("predictor", [9.0]))}
+        return {
+            kind: dict.fromkeys(statistics_figures.COUNTS, value)
+            for kind, value in (("pilots", tp), ("predictor", [9.0]))
+        }
 
     detail = {"alerts": scored([1.0, 2.0]), "rules": {"mvp": {"alerts": scored([4.0])}}}
-    counts = plots.alert_counts(detail)
+    counts = statistics_figures.alert_counts(detail)
     assert {name: own["tp"] for name, own in counts.items()} == {"policy": 1.5, "mvp": 4.0, "predictor": 9.0}
-    assert plots.alert_counts({"success": [1.0], "rules": {"mvp": {"success": [1.0]}}}) == {}
+    assert statistics_figures.alert_counts({"success": [1.0], "rules": {"mvp": {"success": [1.0]}}}) == {}
 
 
 def test_training_curve_shows_shares_and_streaks():
@@ -172,7 +175,7 @@ def test_the_command_draws_everything(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(plots, "STYLES", {name: plots.STYLES[name] for name in (plots.POLICY, plots.WORST)})
     monkeypatch.setattr(plots, "BESIDE", plots.WORST)  # each more costs a compilation
     for name, value in (("FRAME_S", 60), ("FRAMES_PER_S", 2)):
-        monkeypatch.setattr(plots, name, value)
+        monkeypatch.setattr(episode_figures, name, value)
     finished_run(tmp_path)
     assert plot.main(["training", "--run", str(tmp_path), "--all", "--episodes", "6"]) == 0
     drawn = {path.name for path in (tmp_path / "plots").iterdir()}
