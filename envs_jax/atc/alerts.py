@@ -20,7 +20,7 @@ import numpy as np
 from envs_jax.atc import geometry
 from envs_jax.atc.kinematics import DEG, wrap_deg
 from envs_jax.atc.metrics import INTERVENTION_DEG, INTERVENTION_KT
-from envs_jax.atc.params import FAR_NM, KNOT_MS, NM_M, SUBSTEPS, AtcState, Rules
+from envs_jax.atc.params import FAR_NM, KNOT_MS, NM_M, SUBSTEPS, AtcState, Rules, is_flying, is_piloted
 
 Pairing = Literal["before", "after"]
 
@@ -75,6 +75,8 @@ class Traffic(NamedTuple):
     """bool; present and not arrived: who is in conflicts and gives alerts."""
     flying: jax.Array
     """bool; who is in the way of others. Aircraft of the origin fly on after their arrival."""
+    piloted: jax.Array | None = None
+    """bool; who was asked for the command, set by `paired`: active when it was given. None: who is active."""
 
 
 class Signals(NamedTuple):
@@ -87,7 +89,7 @@ class Signals(NamedTuple):
     alert: jax.Array
     """bool; raw alerts that lasted, widened."""
     intervened: jax.Array
-    """bool; some command is as large as that of an alert."""
+    """bool; some command of a piloted aircraft is as large as that of an alert."""
     dcpa_nm: jax.Array
     """Smallest distance at a closest approach; `FAR_NM` without pairs."""
     separation_nm: jax.Array
@@ -130,19 +132,19 @@ class Counts(NamedTuple):
 
 def traffic_of(states: AtcState, rules: Rules) -> Traffic:
     """Traffic of states that are stacked over time, [T + 1, N]; `rules` are the world's."""
-    active = states.present & ~states.arrived
-    flying = active if rules.leave_on_arrival else states.present
     place = states.dlat, states.dlon, states.hdg, states.tas, states.goal_dlat, states.goal_dlon
-    return Traffic(*place, active, flying)
+    return Traffic(*place, active=is_piloted(states), flying=is_flying(states, rules))
 
 
 def paired(traffic: Traffic, pairing: Pairing) -> Traffic:
     """Of T + 1 states those that T commands are judged on, first axis.
 
     "before": the state in which a command was given. "after" is the origin's: the state after the step, in which an
-    alert has partly resolved what it was for and a turn counts twice when it is told from navigation.
+    alert has partly resolved what it was for and a turn counts twice when it is told from navigation. Commands are in
+    either case those of who was active before: one who arrives in a step has been asked, one who arrived earlier not.
     """
-    return Traffic(*(x[:-1] if pairing == "before" else x[1:] for x in traffic))
+    judged = slice(None, -1) if pairing == "before" else slice(1, None)
+    return jax.tree.map(lambda x: x[judged], traffic)._replace(piloted=traffic.active[:-1])
 
 
 def signals(traffic: Traffic, turn_deg, speed_kt, flown, lat_deg, rules: AlertRules = STANDARD) -> Signals:
@@ -166,7 +168,7 @@ def signals(traffic: Traffic, turn_deg, speed_kt, flown, lat_deg, rules: AlertRu
         truth=(dcpa_nm < rules.separation_nm) & flown,
         raw=raw,
         alert=lasting(raw, flown, rules),
-        intervened=jnp.any(now.flying & large, axis=0) & flown,
+        intervened=jnp.any((now.active if now.piloted is None else now.piloted) & large, axis=0) & flown,
         dcpa_nm=jnp.where(flown, dcpa_nm, FAR_NM),
         separation_nm=jnp.where(flown, separation_nm, FAR_NM),
         aircraft=jnp.sum(now.active & flown, axis=0, dtype=jnp.int32),

@@ -1,7 +1,6 @@
 """Scripted pilots (specification, section 18): functions of a state to actions, jittable, for one airspace.
 
-`BASELINES` is the table under the names that scores are printed with. All return [N, 2] in [-1, 1]; `as_discrete` turns
-them into the nearest discrete actions.
+`BASELINES` is the table under the names that scores are printed with. All return [N, 2] in [-1, 1].
 """
 
 from collections.abc import Callable
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 
 from envs_jax.atc.geometry import NM_PER_DEG, closest_approach, loss_window
 from envs_jax.atc.kinematics import DEG, cas_of_tas, tas_of_cas, wrap_deg
-from envs_jax.atc.params import KNOT_MS, NM_M, SPEED_KT, TURN_DEG, AtcParams, AtcState
+from envs_jax.atc.params import KNOT_MS, NM_M, SPEED_KT, TURN_DEG, AtcParams, AtcState, is_piloted
 
 Baseline = Callable[[AtcState, AtcParams], object]
 """`(state, params) -> action [N, 2]`."""
@@ -99,12 +98,6 @@ BASELINES: dict[str, Baseline] = {
 }
 
 
-def as_discrete(action):
-    """The nearest of the fifteen discrete actions, int32 [N], of actions [N, 2]."""
-    turn, speed = jnp.round((action[:, 0] + 1) * 2), jnp.round(action[:, 1] + 1)
-    return (turn * 3 + speed).astype(jnp.int32)
-
-
 def _course_error_deg(state: AtcState, params: AtcParams):
     """Signed angle from heading to waypoint [N], [-180, 180)."""
     cos = jnp.cos(DEG * (params.lat + 0.5 * (state.dlat + state.goal_dlat)))
@@ -118,6 +111,6 @@ def _relative(state: AtcState, params: AtcParams):
     north = NM_PER_DEG * (state.dlat[None] - state.dlat[:, None])
     east = NM_PER_DEG * (state.dlon[None] - state.dlon[:, None]) * cos
     velocity_n, velocity_e = (state.tas / NM_M * f(DEG * state.hdg) for f in (jnp.cos, jnp.sin))
-    active = state.present & ~state.arrived
+    active = is_piloted(state)
     other = active[None] & active[:, None] & ~jnp.eye(state.hdg.shape[0], dtype=bool)
     return north, east, velocity_n[None] - velocity_n[:, None], velocity_e[None] - velocity_e[:, None], other

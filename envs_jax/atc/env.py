@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.atc import baselines, geometry, kinematics, metrics, observations, sensing, shifts, traffic
+from envs_jax.atc.actions import SPEEDS, TURNS, as_discrete
 from envs_jax.atc.config import GENERIC, AtcConfig, JitterConfig
-from envs_jax.atc.params import KNOT_MS, AtcParams, AtcState, Jitter, Limits, Rewards, Rules, Sensing, Start
+from envs_jax.atc.params import KNOT_MS, AtcParams, AtcState, Jitter, Limits, Rewards, Rules, Sensing, Start, is_flying
 from envs_jax.atc.recorded import condense
 from envs_jax.atc.report import aircraft_ids, make_report
 from envs_jax.atc.scenarios import Scenario, named, read, t_formation, with_speed_spread
 from envs_jax.atc.scoring import MILESTONES, SHOWN, score
-from envs_jax.atc.step import SPEEDS, TURNS, advance, begin
+from envs_jax.atc.step import advance, begin
 from envs_jax.base import Environment
 from envs_jax.batch_last import batch_last
 from envs_jax.spaces import Box, Discrete
@@ -206,14 +207,14 @@ class Functions:
         return self._advance(state, action, params, seed)
 
     def alive(self, state: AtcState, params: AtcParams):
-        return state.present & ~state.arrived if self.rules.leave_on_arrival else state.present
+        return is_flying(state, self.rules)
 
     def as_rule(self, pilot: baselines.Baseline):
         """A scripted pilot as one of `Environment.rules`."""
 
         def rule(key, state: AtcState, params: AtcParams):
             action = pilot(state, params)
-            return baselines.as_discrete(action) if self.rules.discrete else action
+            return as_discrete(action) if self.rules.discrete else action
 
         return rule
 

@@ -1,7 +1,7 @@
 """Units, aircraft types, static rules, parameters and state of the air-traffic world.
 
 Reading order: units, atmosphere at the flight level, `AircraftType` and the table of types, `Rules` (static choices
-that decide which code is traced), `AtcParams` and `AtcState`.
+that decide which code is traced), `AtcParams` and `AtcState`, which of its aircraft are piloted and which fly.
 
 Arrays of one airspace have the aircraft as their first axis [N]; inside the step the batch follows it, [N, B].
 """
@@ -302,3 +302,13 @@ class AtcState:
     queue: jax.Array | None
     """[delay, N, 2] actions waiting, oldest first."""
     tally: Tally
+
+
+def is_piloted(state: AtcState):
+    """Who flies to its waypoint, bool, same shape as `present`: takes commands, is in conflicts, gives alerts."""
+    return state.present & ~state.arrived
+
+
+def is_flying(state: AtcState, rules: Rules):
+    """Who is in the way of others, bool; aircraft of the origin fly on after their arrival."""
+    return is_piloted(state) if rules.leave_on_arrival else state.present

@@ -1,5 +1,6 @@
 """Recorded episodes (`envs_jax.episodes`, whole) as alert scoring and tables want them."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs_jax.atc.actions import commands
 from envs_jax.atc.alerts import (
     ORIGIN,
     STANDARD,
@@ -18,39 +20,19 @@ from envs_jax.atc.alerts import (
     paired,
     rates,
     signals,
+    traffic_of,
     with_predictor,
 )
-from envs_jax.atc.params import SPEED_KT, TURN_DEG, AtcParams, Rules
-
-
-def commands(action, discrete: bool) -> tuple[Any, Any]:
-    """Commanded turns in deg and changes of speed in kt of actions [..., N, 2], discrete [..., N]; before any delay."""
-    if discrete:
-        return 9.0 * (action // 3) - 18.0, 10.0 * (action % 3) - 10.0
-    action = jnp.clip(action, -1.0, 1.0)
-    return TURN_DEG * action[..., 0], SPEED_KT * action[..., 1]
+from envs_jax.atc.params import AtcParams, Rules
 
 
 def traffic(records: Mapping[str, Any], rules: Rules) -> Traffic:
     """States of one episode from the first to the one after the last step, [T + 1, N]."""
     before = records["state"]
-
-    def chained(first, after):
-        return jnp.concatenate([first[:1], after])
-
-    arrived = chained(before.arrived, records["waypoint_reached"])
-    present = chained(before.present, before.present)
-    active = present & ~arrived
-    return Traffic(
-        dlat=chained(before.dlat, records["dlat"]),
-        dlon=chained(before.dlon, records["dlon"]),
-        hdg=chained(before.hdg, records["hdg"]),
-        tas=chained(before.tas, records["tas"]),
-        goal_dlat=chained(before.goal_dlat, before.goal_dlat),
-        goal_dlon=chained(before.goal_dlon, before.goal_dlon),
-        active=active,
-        flying=active if rules.leave_on_arrival else present,
-    )
+    changing = {name: records[name] for name in ("dlat", "dlon", "hdg", "tas")}
+    after = dataclasses.replace(before, arrived=records["waypoint_reached"], **changing)
+    first = jax.tree.map(lambda x: x[:1], traffic_of(before, rules))
+    return jax.tree.map(lambda x, rest: jnp.concatenate([x, rest]), first, traffic_of(after, rules))
 
 
 def episode_signals(records: Mapping[str, Any], flown, params: AtcParams, rules: Rules) -> tuple[Signals, Traffic]:

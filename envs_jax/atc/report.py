@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from envs_jax.atc.actions import commands
 from envs_jax.atc.kinematics import cas_of_tas
-from envs_jax.atc.params import EARTH_NM, KNOT_MS, SUBSTEPS, AtcParams, Rules
-from envs_jax.atc.recorded import commands, episode_signals
+from envs_jax.atc.params import EARTH_NM, KNOT_MS, SUBSTEPS, AtcParams, Rules, is_flying
+from envs_jax.atc.recorded import episode_signals
 from envs_jax.atc.rewards import PARTS
 from envs_jax.atc.scenarios import ALTITUDE_FT, Scenario
 from envs_jax.base import Reporter
@@ -57,7 +58,7 @@ def flight_table(
     """
     steps, n = records["hdg"].shape
     before = records["state"]
-    in_traffic = np.asarray(before.present & ~before.arrived if rules.leave_on_arrival else before.present)
+    flying = np.asarray(is_flying(before, rules))
     turn, faster = (np.asarray(x) for x in commands(records["action"], rules.discrete))
     seen = jax.device_get(episode_signals(records, np.ones(steps, bool), params, rules)[0])
     truth, alert = seen.truth, seen.alert
@@ -103,7 +104,7 @@ def flight_table(
         "fn": of_step((truth & ~alert).astype(int)),
         "tn": of_step((~truth & ~alert).astype(int)),
     }
-    return {name: np.asarray(values)[in_traffic] for name, values in columns.items()}
+    return {name: np.asarray(values)[flying] for name, values in columns.items()}
 
 
 def _distances_nm(dlat: np.ndarray, dlon: np.ndarray, lat_deg: float) -> np.ndarray:

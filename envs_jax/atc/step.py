@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from envs_jax.atc import geometry, kinematics, metrics, observations, sensing, traffic
+from envs_jax.atc.actions import as_continuous
 from envs_jax.atc.kinematics import DEG, Flight, Wind
 from envs_jax.atc.observations import View
 from envs_jax.atc.params import (
@@ -27,11 +28,10 @@ from envs_jax.atc.params import (
     Held,
     Rules,
     Start,
+    is_flying,
+    is_piloted,
 )
 from envs_jax.atc.rewards import Facts, potential, reward_parts
-
-TURNS, SPEEDS = 5, 3
-"""Discrete actions: turn number action // 3 of -18, -9, 0, 9, 18 deg and speed number action % 3 of -10, 0, 10 kt."""
 
 
 def begin(start: Start, params: AtcParams, rules: Rules, errors=None):
@@ -81,7 +81,7 @@ def advance(state: AtcState, action, params: AtcParams, rules: Rules, seed=None)
     """
     limits, rewards = params.limits, params.rewards
     pairs_active, there = _traffic_pairs(state, rules)
-    piloted = state.present & ~state.arrived
+    piloted = is_piloted(state)
 
     # The action taken
     taken, queue = _taken(state, action, params, rules)
@@ -200,9 +200,7 @@ def advance(state: AtcState, action, params: AtcParams, rules: Rules, seed=None)
 def _taken(state: AtcState, action, params: AtcParams, rules: Rules):
     """`(action [N, 2, B] that is carried out now, next queue)`."""
     if rules.discrete:
-        dtype = state.dlat.dtype
-        turn = (action // SPEEDS).astype(dtype) * (2 / (TURNS - 1)) - 1
-        action = jnp.stack([turn, (action % SPEEDS).astype(dtype) - 1], axis=1)
+        action = jnp.stack(as_continuous(action, state.dlat.dtype), axis=1)
     action = jnp.clip(action, -1.0, 1.0)
     if state.queue is None:
         return action, None
@@ -350,7 +348,7 @@ def _wind(params: AtcParams) -> Wind:
 
 def _traffic_pairs(state: AtcState, rules: Rules):
     """[N // 2, N, B] pairs that can come close; aircraft [N, B] that are in the way of others."""
-    there = state.present & ~state.arrived if rules.leave_on_arrival else state.present
+    there = is_flying(state, rules)
     return geometry.both(there), there
 
 
@@ -372,7 +370,6 @@ def _phi(pairs_nm, params: AtcParams):
 def _observe(
     state: AtcState, cos, sin, course: _Course, progress_nm, safer_nm, least, params: AtcParams, rules: Rules, errors
 ):
-    active = state.present & ~state.arrived if rules.leave_on_arrival else state.present
     dlat, dlon, tas, heard = state.dlat, state.dlon, state.tas, None
     if errors is not None:
         dlat, dlon, tas, heard = sensing.reports(errors, dlat, dlon, tas, params)
@@ -389,7 +386,7 @@ def _observe(
         progress_nm=progress_nm,
         safer_nm=safer_nm,
         violating=least < params.limits.separation_nm,
-        active=active,
+        active=is_flying(state, rules),
         time_left=1 - state.steps.astype(state.dlat.dtype) / params.limits.horizon,
         heard=heard,
     )
