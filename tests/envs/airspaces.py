@@ -14,6 +14,7 @@ from envs_jax.atc.baselines import BASELINES
 from envs_jax.atc.config import AtcConfig
 from envs_jax.atc.env import Functions, params_of
 from envs_jax.atc.geometry import NM_PER_DEG
+from envs_jax.atc.kinematics import wrap_deg
 from envs_jax.atc.params import Rules
 
 LONG = 50
@@ -78,3 +79,9 @@ def ends_at(history) -> np.ndarray:
 def positions_nm(dlat, dlon, lat: float) -> np.ndarray:
     """(north, east) in a plane, NM."""
     return np.stack([np.asarray(dlat), np.asarray(dlon) * np.cos(np.radians(lat + np.asarray(dlat)))]) * NM_PER_DEG
+
+
+def assert_same_angles(found, expected, atol: float, **keywords):
+    """Angles in deg agree on the circle: 0 and 359.9999999 are neighbours."""
+    off = wrap_deg(np.asarray(found, float) - np.asarray(expected, float))
+    np.testing.assert_allclose(off, 0, atol=atol, **keywords)

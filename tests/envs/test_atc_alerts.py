@@ -2,13 +2,13 @@
 
 import functools
 import json
-import os
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from airspaces import assert_same_angles
+from atc_recordings import each_recording, load, scenario_of
 
 import envs_jax
 from envs_jax.atc import alerts, baselines, scenarios
@@ -21,9 +21,6 @@ from envs_jax.atc.recorded import episode_signals
 from envs_jax.atc.scoring import score
 from envs_jax.episodes import play_rules
 
-FOLDER = Path(os.environ.get("PURERL_REFERENCE", Path(__file__).parents[3] / "shared" / "reference")) / "atc"
-FILES = sorted(FOLDER.glob("*.npz"))
-
 COUNTED = {
     "tp", "fp", "fn", "tn", "tn_pct", "precision", "recall", "f1_score", "ghost_conflict", "missed_conflict",
     "alert_duty_cycle", "total_alert_time_s", "avg_lead_time_s", "resolution_fail_rate", "los_failure_rate",
@@ -32,8 +29,8 @@ COUNTED = {
 }  # fmt: skip
 """Numbers of a recording that follow from counts. `min_CPA_nm`, `min_separation_nm`, `num_los_events` and
 `total_los_duration` are compared as well. Not compared: lengths and times of paths, which are no matter of alerts;
-`oscillation_rate`, which the specification defines otherwise; `escape_improve_hits` and `avg_alert_*`, which it does
-not define."""
+`escape_improve_hits` and `avg_alert_*`, which the specification does not define; `oscillation_rate`, which it defines
+otherwise (see below for what that says of commands)."""
 
 
 signals = jax.jit(alerts.signals, static_argnames="rules")
@@ -46,26 +43,36 @@ def real(request):
         yield request.param
 
 
-@pytest.mark.reference
-@pytest.mark.skipif(not FILES, reason="no reference rollouts")
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+PADDED = 160, 4
+"""Steps and aircraft of the arrays of all recordings, which share a program; longer ones have a multiple of both."""
+
+
+def padded(values):
+    """[T, N] with zeros to the common shape."""
+    steps, aircraft = values.shape
+    whole = np.zeros((-(-steps // PADDED[0]) * PADDED[0], -(-aircraft // PADDED[1]) * PADDED[1]), values.dtype)
+    whole[:steps, :aircraft] = values
+    return whole
+
+
+@each_recording
 def test_the_origins_scores_of_its_recordings(path, real):
-    with np.load(path) as data:
-        rollout = dict(data)
+    rollout = load(path)
     expected = json.loads(str(rollout["hd_metrics"]))
     lat_deg, lon_deg = rollout["center"]
     lat, lon, hdg, _, tas, _, _ = np.moveaxis(rollout["state"], 2, 0)
-    goals = (np.broadcast_to(x, lat.shape) for x in (rollout["waypoints"] - rollout["center"]).T)
-    numbers = (jnp.asarray(x, real) for x in (lat - lat_deg, lon - lon_deg, hdg, tas, *goals))
+    goals = np.array([(a.waypoint_lat, a.waypoint_lon) for a in scenario_of(rollout).agents]) - rollout["center"]
+    places = lat - lat_deg, lon - lon_deg, hdg, tas, *(np.broadcast_to(goal, lat.shape) for goal in goals.T)
     arrived = np.concatenate([np.zeros_like(rollout["waypoint_reached"][:1]), rollout["waypoint_reached"]])
-    traffic = Traffic(*numbers, active=~arrived, flying=np.ones_like(arrived))
-    commands = (jnp.asarray(rollout["action"], real) * jnp.array([TURN_DEG, SPEED_KT])).transpose(2, 0, 1)
-    flown = jnp.ones(len(rollout["action"]), bool)
+    whole = Traffic(*(x.astype(real) for x in places), active=~arrived, flying=np.ones_like(arrived))
+    traffic = Traffic(*map(padded, alerts.paired(whole, "after")))
+    turn_deg, speed_kt = (padded(x.astype(real)) for x in np.moveaxis(rollout["action"] * [TURN_DEG, SPEED_KT], 2, 0))
+    steps = len(rollout["action"])
 
-    seen = signals(alerts.paired(traffic, "after"), *commands, flown, lat_deg, alerts.ORIGIN)
+    seen = signals(traffic, turn_deg, speed_kt, np.arange(len(turn_deg)) < steps, lat_deg, alerts.ORIGIN)
+    seen = Signals(*(x[:steps] for x in jax.device_get(seen)))
     np.testing.assert_array_equal(seen.truth, rollout["hd_gt"].astype(bool))
     np.testing.assert_array_equal(seen.alert, rollout["hd_alert"].astype(bool))
-    seen = jax.device_get(seen)
     metrics = alerts.origin_metrics(alerts.count(seen))
     assert metrics.keys() == COUNTED
     for name, value in metrics.items():
@@ -76,6 +83,22 @@ def test_the_origins_scores_of_its_recordings(path, real):
     assert (len(alerts.events(lost)), lost.sum()) == (expected["num_los_events"], expected["total_los_duration"])
 
 
+@each_recording
+def test_the_origin_records_no_commands_of_who_has_arrived(path):
+    """Its rate of oscillation says so, too: half the share of turns of 2 deg or more that follow
+    on one to the other side, half the mean change of the sizes of commands, in units of the largest. Commands of a step
+    are averaged over all aircraft, those of who arrived in an earlier step as zero."""
+    rollout = load(path)
+    arrived = np.concatenate([np.zeros_like(rollout["waypoint_reached"][:1]), rollout["waypoint_reached"][:-1]])
+    taken = np.where(arrived[..., None], 0.0, rollout["action"])
+    turns = TURN_DEG * taken[..., 0].mean(axis=1)
+    large = (np.abs(turns[1:]) >= 2) & (np.abs(turns[:-1]) >= 2)
+    flips = np.sum(large & (turns[1:] * turns[:-1] < 0)) / max(1, large.sum())
+    changes = np.abs(np.diff(np.abs(taken).mean(axis=1), axis=0)).mean()
+    expected = json.loads(str(rollout["hd_metrics"]))["oscillation_rate"]
+    np.testing.assert_allclose(0.5 * (flips + changes), expected, rtol=1e-6)
+
+
 def test_great_circles_start_as_navigators_compute_them(x64):
     lat_deg = 52.0
     dlat_1, dlon_1, dlat_2, dlon_2 = np.random.default_rng(0).uniform(-2, 2, (4, 50))
@@ -83,7 +106,8 @@ def test_great_circles_start_as_navigators_compute_them(x64):
     lat_1, lat_2, across = (np.radians(x) for x in (lat_deg + dlat_1, lat_deg + dlat_2, dlon_2 - dlon_1))
     expected_east = np.sin(across) * np.cos(lat_2)
     expected_north = np.cos(lat_1) * np.sin(lat_2) - np.sin(lat_1) * np.cos(lat_2) * np.cos(across)
-    np.testing.assert_allclose(np.arctan2(east, north), np.arctan2(expected_east, expected_north), atol=1e-10)
+    expected = np.degrees(np.arctan2(expected_east, expected_north))
+    assert_same_angles(np.degrees(np.arctan2(east, north)), expected, atol=1e-8)
 
 
 def traffic_at(north_nm, east_nm, hdg, speed_nm_s=0.1, goal_nm=(100.0, 0.0), lat_deg=0.0, active=True, flying=True):
@@ -153,6 +177,15 @@ def test_turns_towards_the_waypoint_are_navigation():
     across = traffic_at(0.0, [[0.0, 4.0]] * 7, 345.0, goal_nm=100 * np.array([np.cos(0.25), np.sin(0.25)]))
     slack = seen_in(across, turn, navigation_deg=0.0)
     assert slack.raw.tolist() == [False, True, False, False, False, True, True]
+
+
+@pytest.mark.parametrize("pairing", ["before", "after"])
+def test_who_arrives_in_a_step_was_asked_and_who_arrived_before_was_not(pairing):
+    """The second arrives in the second of three steps; it flies on and is given large commands all the time."""
+    active = [[True, True], [True, True], [True, False], [True, False]]
+    traffic = alerts.paired(traffic_at([[0.0, 30.0]] * 4, 0.0, 0.0, active=active), pairing)
+    large = np.full((3, 1), 9.0) * [0.0, 1.0]
+    assert seen_in(traffic, large).intervened.tolist() == [True, True, False]
 
 
 def lasting(raw: str, flown: int | None = None) -> str:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from airspaces import ends_at, fly, stacked, started, world
-from test_atc_reference import FILES
+from airspaces import assert_same_angles, ends_at, fly, stacked, started, world
+from atc_recordings import each_recording, load, options_of, shifted
 
 from envs_jax.atc import baselines, kinematics, scenarios
 from envs_jax.atc.params import GRAVITY, KNOT_MS, NM_M, TAN_BANK
@@ -17,31 +17,36 @@ NAMES = (*scenarios.FIVE, *scenarios.NINE)
 
 def after_guidance(scenario):
     """The scenario two seconds on: before its first observation the original flies them under route guidance, from
-    headings in whole degrees along the great circle to the waypoint."""
+    positions with six decimals and headings in whole degrees along the great circle to the waypoint. A wind rises after
+    the first of them."""
+    from_deg, wind_kt = scenario.wind or (0.0, 0.0)
     agents = []
     for agent in scenario.agents:
-        lat, lon, hdg = np.radians(agent.lat), np.radians(agent.lon), float(round(agent.hdg_deg))
-        to_lat, to_lon = np.radians(agent.waypoint_lat), np.radians(agent.waypoint_lon)
+        places = agent.lat, agent.lon, agent.waypoint_lat, agent.waypoint_lon
+        lat, lon, to_lat, to_lon = np.radians(np.round(places, 6))
+        hdg = float(round(agent.hdg_deg))
         tas = kinematics.tas_of_cas(agent.spd_kt * KNOT_MS)
-        for _ in range(2):
+        for wind_ms in (0.0, wind_kt * KNOT_MS):
+            wind_north, wind_east = -wind_ms * np.cos(np.radians(from_deg)), -wind_ms * np.sin(np.radians(from_deg))
             east = np.sin(to_lon - lon) * np.cos(to_lat)
             north = np.cos(lat) * np.sin(to_lat) - np.sin(lat) * np.cos(to_lat) * np.cos(to_lon - lon)
-            most = np.degrees(GRAVITY * TAN_BANK / tas)
-            hdg += np.clip(kinematics.wrap_deg(np.degrees(np.arctan2(east, north)) - hdg), -most, most)
-            lat += tas * np.cos(np.radians(hdg)) / 6_371_000
-            lon += tas * np.sin(np.radians(hdg)) / 6_371_000 / np.cos(lat)
+            most, track = np.degrees(GRAVITY * TAN_BANK / tas), np.arctan2(east, north)
+            across = wind_north * np.sin(track) - wind_east * np.cos(track)
+            wanted = np.degrees(track + np.arcsin(across / tas))
+            hdg += np.clip(kinematics.wrap_deg(wanted - hdg), -most, most)
+            lat += (tas * np.cos(np.radians(hdg)) + wind_north) / 6_371_000
+            lon += (tas * np.sin(np.radians(hdg)) + wind_east) / 6_371_000 / np.cos(lat)
         agents.append(agent._replace(lat=np.degrees(lat), lon=np.degrees(lon), hdg_deg=hdg % 360))
     return scenario._replace(agents=tuple(agents))
 
 
-@pytest.mark.reference
-@pytest.mark.skipif(not FILES, reason="no reference rollouts")
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@each_recording
 def test_two_seconds_of_guidance_are_the_originals(path):
-    with np.load(path) as data:
-        scenario, state = scenarios.named(str(data["scenario"])), data["state"][0]
-    found = [(a.lat, a.lon, a.hdg_deg) for a in after_guidance(scenario).agents]
-    np.testing.assert_allclose(found, state[:, :3], atol=1e-7)
+    rollout = load(path)
+    scenario = shifted(scenarios.named(str(rollout["scenario"])), options_of(rollout))
+    agents, state = after_guidance(scenario).agents, rollout["state"][0]
+    np.testing.assert_allclose([(a.lat, a.lon) for a in agents], state[:, :2], rtol=0, atol=1e-9)
+    assert_same_angles([a.hdg_deg for a in agents], state[:, 2], atol=1e-9)
 
 
 @pytest.fixture(scope="module")

@@ -2,34 +2,21 @@
 
 import dataclasses
 import itertools
-import json
-import os
-from pathlib import Path
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from airspaces import started
+from atc_recordings import FILES, against_recordings, load, shifted, world
 
-from envs_jax.atc import kinematics
-from envs_jax.atc.config import AtcConfig
-from envs_jax.atc.env import Functions, params_of
-from envs_jax.atc.params import KNOT_MS, NM_M, Start
+from envs_jax.atc import kinematics, scenarios
+from envs_jax.atc.env import Functions
+from envs_jax.atc.params import KNOT_MS, NM_M, Rules, Start
 from envs_jax.atc.rewards import PARTS
-from envs_jax.atc.scenarios import Agent, Scenario
 
-FOLDER = Path(os.environ.get("PURERL_REFERENCE", Path(__file__).parents[3] / "shared" / "reference")) / "atc"
-FILES = sorted(FOLDER.glob("*.npz"))
-
-pytestmark = [
-    pytest.mark.reference,
-    pytest.mark.skipif(not FILES, reason="no reference rollouts"),
-]
-
-CONFIG_KEYS = {
-    "max_episode_steps", "separation_nm", "collision_nm", "neighbor_topk", "team_coordination_weight", "team_gamma",
-    "team_share_mode", "team_ema", "team_cap", "team_anneal",
-}  # fmt: skip
+pytestmark = against_recordings
 
 OBSERVED = 2e-4
 
@@ -38,8 +25,7 @@ METRES_PER_DEG = np.radians(1) * 6_371_000
 
 @pytest.fixture(params=FILES, ids=lambda path: path.stem)
 def rollout(request) -> dict[str, np.ndarray]:
-    with np.load(request.param) as data:
-        return dict(data)
+    return load(request.param)
 
 
 @pytest.fixture(params=[np.float64, np.float32], ids=["float64", "float32"])
@@ -48,17 +34,10 @@ def real(request):
         yield request.param
 
 
-def world(rollout):
-    """Functions and parameters of the recording under the preset `origin`."""
-    config = {k: v for k, v in json.loads(str(rollout["config"])).items() if k in CONFIG_KEYS}
-    lat, lon = rollout["center"]
-    agents = tuple(
-        Agent(str(id), *start[:3], *goal, spd_kt=start[3])
-        for id, start, goal in zip(rollout["agent_ids"], rollout["json_init"], rollout["waypoints"], strict=True)
-    )
-    config = AtcConfig(preset="origin", **config)
-    scenario = Scenario(str(rollout["scenario"]), lat, lon, agents)
-    return Functions(config.rules(len(agents), windy=False)), params_of(config, scenario, len(agents))
+@lru_cache
+def stepping(rules: Rules):
+    """A compiled step, which all recordings of the same rules share: compiling it takes seconds."""
+    return jax.jit(Functions(rules).step)
 
 
 def recorded(rollout, t: int) -> dict[str, jax.Array]:
@@ -68,12 +47,12 @@ def recorded(rollout, t: int) -> dict[str, jax.Array]:
     return dict(zip(("dlat", "dlon", "hdg", "tas"), (jnp.asarray(x, float) for x in at), strict=True))
 
 
-def beginning(rollout, functions, params):
+def beginning(rollout, rules, params):
     now = recorded(rollout, 0)
     cas = jnp.asarray(rollout["state"][0, :, 5], float)
     start = Start(now["dlat"], now["dlon"], now["hdg"], cas, params.start.goal_dlat, params.start.goal_dlon,
                   params.start.present)  # fmt: skip
-    obs, state = functions.at(start, params)
+    obs, state = started(rules)(start, params)
     return obs, dataclasses.replace(state, **now)
 
 
@@ -95,19 +74,19 @@ def assert_same_view(obs, expected, skip=(), where=""):
         np.testing.assert_allclose(slots, others[:, nearest], atol=OBSERVED, err_msg=where)
 
 
-@pytest.mark.parametrize("form", ["exact", "fast"])
-def test_flight_follows_the_simulator(rollout, real, form):
-    functions, params = world(rollout)
-    _, state = beginning(rollout, functions, params)
-    able = params.performance
-    wind = kinematics.Wind(jnp.zeros(()), jnp.zeros(()))
+@lru_cache
+def flying(form: str, hold_track: bool):
+    """Ten seconds under a command, compiled: the end, and positions [10, N] and headings of the seconds.
+
+    The fast form's headings are those at the end.
+    """
 
     @jax.jit
-    def fly(flight, heading, cas_kt):
+    def fly(flight, heading, cas_kt, able, lat, wind):
         cas = jnp.clip(cas_kt * KNOT_MS, able.cas_min_ms, able.cas_max_ms)
         tas = jnp.minimum(kinematics.tas_of_cas(cas), able.tas_max_ms)
         if form == "exact":
-            end, _, path = kinematics.fly_exact(flight, heading, tas, able, params.lat, wind, hold_track=False)
+            end, _, path = kinematics.fly_exact(flight, heading, tas, able, lat, wind, hold_track)
             return end, path.dlat, path.dlon, path.hdg
         turn = kinematics.wrap_deg(heading - flight.hdg)
 
@@ -117,14 +96,24 @@ def test_flight_follows_the_simulator(rollout, real, form):
 
         paths = [jnp.zeros((10, *heading.shape))] * 2
         end, _, _, (paths, _) = kinematics.fly_fast(
-            flight, turn, tas, able, params.lat, None, watch, (paths, jnp.zeros((), int))
+            flight, turn, tas, able, lat, None, watch, (paths, jnp.zeros((), int))
         )
         return end, *paths, end.hdg
 
-    flight = kinematics.Flight(state.dlat, state.dlon, state.hdg, state.tas)
+    return fly
+
+
+@pytest.mark.parametrize("form", ["exact", "fast"])
+def test_flight_follows_the_simulator(rollout, real, form):
+    rules, params = world(rollout)
+    if rules.windy and form == "fast":
+        pytest.skip("no fast form holds a track against the wind, as the original does")
+    wind = kinematics.Wind(params.wind_north_ms, params.wind_east_ms)
+    fly = flying(form, rules.steering == "hold_track")
+    flight = kinematics.Flight(**recorded(rollout, 0))
     worst_m = worst_deg = 0.0
     for command, seconds in zip(rollout["command"], rollout["substate"], strict=True):
-        flight, dlat, dlon, hdg = fly(flight, *jnp.asarray(command.T, float))
+        flight, dlat, dlon, hdg = fly(flight, *jnp.asarray(command.T, float), params.performance, params.lat, wind)
         worst_m = max(worst_m, metres(rollout, dlat, dlon, seconds[..., 0], seconds[..., 1]).max())
         turned = np.asarray(hdg, float) - (seconds[..., 2] if form == "exact" else seconds[-1, :, 2])
         worst_deg = max(worst_deg, np.abs(kinematics.wrap_deg(turned)).max())
@@ -134,11 +123,11 @@ def test_flight_follows_the_simulator(rollout, real, form):
 
 
 def test_each_step_from_its_recorded_state(rollout, real):
-    functions, params = world(rollout)
-    obs, state = beginning(rollout, functions, params)
+    rules, params = world(rollout)
+    obs, state = beginning(rollout, rules, params)
     assert_same_view(obs, rollout["obs"][0], skip=(4, 5))  # the recording's first rates belong to another episode
     assert list(rollout["reward_part_names"]) == list(PARTS)
-    step = jax.jit(functions.step)
+    step = stepping(rules)
     tolerance = 1e-6 if real is np.float64 else 1e-3
     for t, action in enumerate(rollout["action"]):
         state = dataclasses.replace(state, **recorded(rollout, t))
@@ -159,9 +148,9 @@ def test_each_step_from_its_recorded_state(rollout, real):
 
 def test_a_flight_of_its_own_ends_as_recorded(rollout, real):
     """From the first state on, with the recorded actions: the same arrivals in the same steps, the same path."""
-    functions, params = world(rollout)
-    _, state = beginning(rollout, functions, params)
-    step = jax.jit(functions.step)
+    rules, params = world(rollout)
+    _, state = beginning(rollout, rules, params)
+    step = stepping(rules)
     for t, action in enumerate(rollout["action"]):
         _, state, _, terminated, _, info = step(None, state, jnp.asarray(action, float), params)
         np.testing.assert_array_equal(info["waypoint_reached"], rollout["waypoint_reached"][t], err_msg=f"step {t}")
@@ -169,3 +158,35 @@ def test_a_flight_of_its_own_ends_as_recorded(rollout, real):
     away = metres(rollout, state.dlat, state.dlon, *rollout["state"][-1, :, :2].T)
     assert away.max() <= (1e-6 if real is np.float64 else 2.0)
     assert float(info["pair_min_sep"].min()) * NM_M > 0
+
+
+def test_options_of_a_recording_shift_its_scenario():
+    scenario = scenarios.named("head_on")
+    first, second = scenario.agents
+    assert shifted(scenario, {}) == scenario
+    found = shifted(scenario, {
+        "shift": {"speed_kt_delta": 5},
+        "targeted_shift": {"A1": {"aircraft_type": "B744", "heading_deg_delta": -10, "waypoint_lon_delta": 0.1}},
+        "env_shift": {"wind": {"mode": "uniform", "dir_deg": 360, "kt": 30}},
+    })  # fmt: skip
+    assert found.agents == (
+        first._replace(type="B744", hdg_deg=350, waypoint_lon=first.waypoint_lon + 0.1), second._replace(spd_kt=255)
+    )  # fmt: skip
+    assert found.wind == (0, 30)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rain": 1}, "options: 'rain' is not understood; shift, targeted_shift, env_shift are"),
+        ({"shift": {"position_nm_delta": 1}}, "shift: 'position_nm_delta' is not understood"),
+        ({"targeted_shift": {"A9": {}}}, "targeted_shift: 'A9' is not understood; A1, A2 are"),
+        ({"targeted_shift": {"A1": {"mass": 2}}}, "targeted_shift.A1: 'mass' is not understood"),
+        ({"env_shift": {"spd_bounds_scale": {"lo": 1}}}, "env_shift: 'spd_bounds_scale' is not understood; wind are"),
+        ({"env_shift": {"wind": {"mode": "layered", "layers": []}}}, "env_shift.wind: 'layers' is not understood"),
+        ({"env_shift": {"wind": {"mode": "gust", "dir_deg": 0, "kt": 9}}}, "mode 'gust' is not understood"),
+    ],
+)
+def test_options_that_are_not_understood_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        shifted(scenarios.named("head_on"), options)

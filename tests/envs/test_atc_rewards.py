@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from airspaces import ends_at, fly, world
+from airspaces import assert_same_angles, ends_at, fly, world
 
 import envs_jax
 from envs_jax.atc import geometry, rewards, scenarios
@@ -137,7 +137,7 @@ def test_small_commands_count_as_none_and_cost_nothing():
     scenario = scenarios.from_legs("side", scenarios.FIVE_AT, legs)
     for settings, charged in (({"action_deadband": (3, 3)}, 0.0), ({"preset": "origin"}, -0.004)):
         history = fly(*world(scenario, **settings), (0.15, 0.25), 1)
-        np.testing.assert_allclose(history["state"].hdg[0], 0, atol=1e-4)
+        assert_same_angles(history["state"].hdg[0], 0, atol=1e-4)
         np.testing.assert_allclose(history["reward_parts"]["act_cost"][0], charged, atol=1e-7)
 
 
@@ -201,7 +201,7 @@ def test_a_full_circle_pays_no_drift():
     scenario = scenarios.from_legs("circle", scenarios.FIVE_AT, legs)
     rules, params = world(scenario)
     history = fly(rules, params, (5 / 6, 0.0), 24)
-    np.testing.assert_allclose(history["state"].hdg[-1], 40, atol=1e-2)
+    assert_same_angles(history["state"].hdg[-1], 40, atol=1e-2)
     paid = history["reward_parts"]["drift"]
     np.testing.assert_allclose(paid.sum(axis=0), 0, atol=5e-4)
     angles = history["state"].off_course_deg
