@@ -52,7 +52,8 @@ class AlertRules(NamedTuple):
     resolution_s: float = 60.0
     """After a conflict, in which a resolved one has no loss of separation."""
     origin_geometry: bool = False
-    """East at the latitude of the first of two aircraft instead of that between them; bearings of great circles."""
+    """In closest approaches east is at the latitude of the first of two aircraft instead of that between them, which
+    separations have in either case; bearings are those of great circles."""
 
 
 STANDARD = AlertRules()
@@ -352,12 +353,13 @@ def _pairs(now: Traffic, lat_deg, rules: AlertRules) -> tuple[jax.Array, ...]:
     own = now.dlat, now.dlon, rate_north, rate_east, now.active, now.flying, number
     rows = []
     for dlat, dlon, north_nm_s, east_nm_s, active, flying, other in zip(*map(geometry.others, own), strict=True):
-        cos = (lambda _: cos_at(now.dlat)) if rules.origin_geometry else cos_at
-        north, east = geometry.flat(now.dlat, now.dlon, dlat, dlon, cos)
+        apart = north, east = geometry.flat(now.dlat, now.dlon, dlat, dlon, cos_at)
+        if rules.origin_geometry:
+            north, east = geometry.flat(now.dlat, now.dlon, dlat, dlon, lambda _: cos_at(now.dlat))
         rates_nm_s = north_nm_s - rate_north, east_nm_s - rate_east
         _, dcpa = geometry.closest_approach(north, east, *rates_nm_s, rules.horizon_s)
         there, rivals = now.flying & flying, now.active & active & (number < other)
-        pairs = (there, jnp.sqrt(north * north + east * east)), (there, dcpa), (rivals, dcpa)
+        pairs = (there, jnp.sqrt(apart[0] * apart[0] + apart[1] * apart[1])), (there, dcpa), (rivals, dcpa)
         rows.append([jnp.where(mask, distance, FAR_NM) for mask, distance in pairs])
     return tuple(jnp.stack(x) for x in zip(*rows, strict=True))
 

@@ -157,13 +157,13 @@ def test_alerts_are_large_commands():
 
 
 def test_alerts_need_somebody_within_6_nm():
-    """Side by side; who has arrived gives no alerts, but is still in the way of others while it flies."""
+    """Side by side; who has arrived gives no commands, but is still in the way of others while it flies."""
     east = np.array([5.9, 6.1, 5.9, 5.9, 5.9])[:, None] * [0.0, 1.0]
     active = [[True, True], [True, True], [False, True], [True, False], [True, False]]
     flying = [[True, True], [True, True], [True, True], [True, True], [True, False]]
     seen = seen_in(traffic_at(0.0, east, 0.0, active=active, flying=flying), turn=[10.0, 0.0])
     assert seen.raw.tolist() == [True, False, False, True, False]
-    assert seen.intervened.all() and not seen.truth.any()
+    assert seen.intervened.tolist() == [True, True, False, True, True] and not seen.truth.any()
     np.testing.assert_allclose(seen.separation_nm[-1], FAR_NM)
 
 
