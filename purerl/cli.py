@@ -14,7 +14,7 @@ EXIT_USER_ERROR = 2
 class Parser(argparse.ArgumentParser):
     """`argparse` prints its usage before an error; one line is enough when --help is there."""
 
-    def __init__(self, prog: str, description: str):
+    def __init__(self, prog: str, description: str | None = None):
         super().__init__(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def error(self, message: str) -> NoReturn:

@@ -11,7 +11,7 @@ from purerl.cli import Parser, run_command, whole_number
 def parser() -> argparse.ArgumentParser:
     """`training`, `compare` and `sweep`, each with its own flags."""
     top = Parser("python -m purerl.plot", "Draw figures of runs from the files in their directories.")
-    commands = top.add_subparsers(dest="command", required=True, parser_class=argparse.ArgumentParser)
+    commands = top.add_subparsers(dest="command", required=True, parser_class=Parser)
     training = commands.add_parser("training", help="all figures of one run, into its plots/ folder")
     training.add_argument("--run", type=Path, required=True, help="run directory")
     training.add_argument("--out", type=Path, help="folder for the figures (default: plots/ of the run)")

@@ -78,8 +78,8 @@ def test_quick_evaluation_writes_one_day_per_season(finished):
     _, run_dir = finished
     combined = pd.read_csv(run_dir / "eval" / "hourly_ep0002.csv")
     assert list(combined.columns) == QUICK_COLUMNS
-    single = pd.read_csv(run_dir / "eval" / "hourly_ep0002_spring.csv")
-    assert len(single) == 24 and set(single["season_name"]) == {"spring"}
+    single = pd.read_csv(run_dir / "eval" / "hourly_ep0002_winter.csv")
+    assert len(single) == 24 and set(single["season_name"]) == {"winter"}
     assert single["q1_eval"].notna().all()
 
 
