@@ -40,6 +40,12 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def sync_file(path: Path) -> None:
+    """Make the content of a file survive a power cut."""
+    with open(path, "rb") as stream:
+        os.fsync(stream.fileno())
+
+
 def sync_directory(directory: Path) -> None:
     """Make the rename itself survive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY)

@@ -13,7 +13,7 @@ from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
 from purerl.config import RunConfig, algorithm_module
 from purerl.errors import ConfigError
-from purerl.run import checkpoint
+from purerl.run import bundle, checkpoint
 from purerl.run.kept import Kept, read_kept
 from purerl.run.stored_config import read_config
 from purerl.types import Algorithm, Data, Policy
@@ -120,7 +120,7 @@ def read_policy(run_dir: Path, run: Run, name: CheckpointName) -> tuple[Policy, 
     like = policy_like(run)
     best = run_dir / "policy" / "best.npz"
     if name == "best" and best.exists():
-        return checkpoint.read_tree(best, like)
+        return bundle.read_tree(best, like)
     step: checkpoint.Which = "latest" if name == "best" else name
     tree, meta = checkpoint.restore(run_dir / "checkpoints", {"policy": like}, step)
     return tree["policy"], meta

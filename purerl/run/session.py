@@ -6,6 +6,7 @@ whole state is in the checkpoint.
 
 import contextlib
 import dataclasses
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purerl.config import RunConfig, config_hash
-from purerl.run import checkpoint, display, logs, metrics, preflight, stopping
+from purerl.run import bundle, checkpoint, display, logs, metrics, preflight, stopping
 from purerl.run.directory import Status, check_run_dir, first_metadata, open_run_dir
 from purerl.run.evaluation import Evaluate, Result, make_evaluate
 from purerl.run.files import json_ready, sealed, write_json
@@ -52,6 +53,8 @@ class Counters:
     """Returns of those evaluations: they decide between equal scores."""
     best_mean: tuple[float, float] | None = None
     """Best mean score over seeds and its return: decides which checkpoint is the best."""
+    best_epoch: int | None = None
+    """Of that mean, and of the checkpoint that was saved with it."""
     stops: stopping.Stops = dataclasses.field(default_factory=stopping.Stops)
     wall_clock_s: float = 0.0
 
@@ -99,6 +102,7 @@ def run(
         if resume and is_complete(run_dir):
             print(f"{run_dir}: this run is already complete")
             return EXIT_OK
+        checkpoint.available(run_dir / "checkpoints")  # raises where all were written by an earlier version
     logs.require_packages(config.logging)
     trained = build(config, kept_so_far(run_dir) if resume and isinstance(run_dir, Path) else None)
     preflight.require_sound(trained)
@@ -118,7 +122,9 @@ class _Session:
         self.trained, self.conclude = trained, conclude
         self.config, self.algorithm, self.env = trained.config, trained.algorithm, trained.env
         self.plan, self.run_dir = plan, run_dir
-        self.checkpoints = run_dir / "checkpoints"
+        self.checkpoints, saving = run_dir / "checkpoints", self.config.checkpointing
+        self.skip = checkpoint.nothing if saving.save_replay else _in_replay(self.algorithm.replay_field)
+        self.writer = checkpoint.Writer(self.checkpoints, saving.keep_periodic, saving.every_epochs, self.skip)
         self.program, bounds = prepared.program, run_dir / "eval" / "bounds"
         self.evaluate: Evaluate = make_evaluate(self.algorithm, self.env, bounds, prepared.rollout)
         self.counters = Counters()
@@ -151,8 +157,7 @@ class _Session:
             self._report_warmup(like)
             return self.program.place(like), self.program.policy(like)
         tree_like = {"state": like, "best_policy": jax.eval_shape(self.program.policy, like)}
-        fill = not self.config.checkpointing.save_replay
-        tree, meta = checkpoint.restore(self.checkpoints, tree_like, "latest", fill)
+        tree, meta = checkpoint.restore(self.checkpoints, tree_like, "latest", self.skip)
         self.counters = Counters.from_json(meta)
         print(f"resumed after epoch {self.counters.epoch}")
         return self.program.place(tree["state"]), tree["best_policy"]
@@ -182,9 +187,11 @@ class _Session:
         finally:
             screen.close()
             log.close()
+            self._wait_for_checkpoint()
         if self.counters.epoch < self.plan.epochs and self._stop_reason() is None:
             if self.counters.epoch not in checkpoint.available(self.checkpoints):
                 self._save()
+                self._wait_for_checkpoint()
             self._write_metadata("interrupted")
             print(f"interrupted and saved after epoch {self.counters.epoch}; continue with --resume")
             return EXIT_OK
@@ -233,7 +240,7 @@ class _Session:
         self.history.progress.append(logs.csv_row(record))
         due = self._due(self.config.checkpointing.every_epochs)
         if due or is_new_best or last or stop_requested() or self._stop_reason() is not None:
-            self._save(is_new_best)
+            self._save()
         screen.show(record)
         return None
 
@@ -289,7 +296,8 @@ class _Session:
             return False, result.score.unit, summary
         mean = float(np.mean(scores)), float(np.mean(result.returns))
         is_new_best = counters.best_mean is None or mean > counters.best_mean
-        counters.best_mean = mean if is_new_best else counters.best_mean
+        if is_new_best:
+            counters.best_mean, counters.best_epoch = mean, counters.epoch
         self.best_policy = _merge_best(counters, self.best_policy, policy, scores, result.returns)
         self._write_policy("best", self.best_policy)
         return is_new_best, result.score.unit, summary
@@ -346,6 +354,7 @@ class _Session:
         self.conclude(self.trained, self.run_dir, Ending(self.history, result, report, steps, policy, best_scores))
 
     def _diverged(self, bad: metrics.BadMetric) -> int:
+        self._wait_for_checkpoint()  # to name the last one
         epoch = self.counters.epoch
         update = self.plan.updates_after(epoch) + bad.update + 1
         kept = checkpoint.available(self.checkpoints)
@@ -359,17 +368,17 @@ class _Session:
         self._write_metadata("diverged", bad_metric=bad.name, bad_update=update, bad_seed=seed)
         return EXIT_DIVERGED
 
-    def _save(self, is_new_best: bool = False) -> None:
-        settings, counters = self.config.checkpointing, self.counters
+    def _save(self) -> None:
+        counters = self.counters
         tree = {"state": self.state, "policy": self.program.policy(self.state), "best_policy": self.best_policy}
         meta = {**dataclasses.asdict(counters), "config_hash": config_hash(self.config)}
         with self._timed("checkpoint_s"):
-            skip = (lambda path: False) if settings.save_replay else _in_replay
-            checkpoint.save(self.checkpoints, counters.epoch, tree, meta, skip)
-            if is_new_best and counters.best_mean is not None:
-                checkpoint.mark_best(self.checkpoints, counters.epoch, counters.best_mean[0])
-            checkpoint.prune(self.checkpoints, settings.keep_periodic, settings.every_epochs)
+            self.writer.save(counters.epoch, tree, meta, counters.best_epoch)
         self._write_metadata("running")
+
+    def _wait_for_checkpoint(self) -> None:
+        with self._timed("checkpoint_s"):
+            self.writer.wait()
 
     def _write_policy(self, name: str, policy: Any) -> None:
         meta = {
@@ -377,7 +386,7 @@ class _Session:
             "best_scores": self.counters.best_scores,
             "config_hash": config_hash(self.config),
         }
-        checkpoint.write_tree(self.run_dir / "policy" / f"{name}.npz", policy, meta)
+        bundle.write_tree(self.run_dir / "policy" / f"{name}.npz", policy, meta)
 
     # Metadata
 
@@ -407,6 +416,6 @@ class _Session:
         write_metadata(self.run_dir, values)
 
 
-def _in_replay(path: str) -> bool:
-    """Whether a leaf belongs to a replay buffer: the state field of that kind is called `ring` or `replay`."""
-    return any(name in path for name in (".ring", ".replay", "['ring']", "['replay']"))
+def _in_replay(field: str | None) -> checkpoint.Paths:
+    """Whether a leaf of what is saved belongs to the replay, which is a field of the state."""
+    return lambda path: field is not None and re.match(rf"\['state'\](\.{field}|\['{field}'\])(?!\w)", path) is not None

@@ -219,9 +219,11 @@ def train_part(
     rows = np.asarray([lane.row for lane in lanes])
     hparams, data = jax.tree.map(lambda leaf: leaf[rows], group.hparams), data_of(group, rows)
     progress = Progress()
+    writer = checkpoint.Writer(directory) if directory is not None else None
     if directory is not None and checkpoint.available(directory):
-        like = jax.eval_shape(compiled.program.init, keys, hparams, data)
-        state, meta = checkpoint.restore(directory, like)
+        like = {"state": jax.eval_shape(compiled.program.init, keys, hparams, data)}
+        tree, meta = checkpoint.restore(directory, like)
+        state = tree["state"]
         progress = Progress(**{field.name: meta[field.name] for field in dataclasses.fields(Progress)})
         report(f"  resumed after epoch {progress.epoch}")
     else:
@@ -243,9 +245,10 @@ def train_part(
             _note_scores(progress, scored(policies, rows), plan)
             report(_line(progress, plan, lanes))
         due = progress.epoch % config.checkpointing.every_epochs == 0 or stop()
-        if directory is not None and due and not last:
-            checkpoint.save(directory, progress.epoch, state, dataclasses.asdict(progress))
-            checkpoint.prune(directory, 0, 1)
+        if writer is not None and due and not last:
+            writer.save(progress.epoch, {"state": state}, dataclasses.asdict(progress))
+    if writer is not None:
+        writer.wait()
     return (policies, progress) if progress.epoch == plan.epochs else None
 
 

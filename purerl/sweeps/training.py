@@ -16,7 +16,7 @@ import numpy as np
 
 from purerl.config import RunConfig, config_hash
 from purerl.errors import ConfigError
-from purerl.run import checkpoint
+from purerl.run import bundle
 from purerl.run.files import json_text, read_json, sealed, write_json
 from purerl.run.plan import env_steps_after
 from purerl.run.runs import Run, policy_like
@@ -214,14 +214,14 @@ class _Files(NamedTuple):
     def write(self, start: int, part: Part) -> None:
         path, states = self._part(start), self.states(start)
         if path and states:
-            checkpoint.write_tree(path, part.policies, dataclasses.asdict(part.progress))
+            bundle.write_tree(path, part.policies, dataclasses.asdict(part.progress))
             shutil.rmtree(states, ignore_errors=True)
 
     def read(self, start: int, group: Group, lanes: list[Lane]) -> Part:
         path = self._part(start)
         assert path is not None
         config = group.run.config.model_copy(update={"num_seeds": len(lanes)})
-        policies, meta = checkpoint.read_tree(path, policy_like(group.run._replace(config=config)))
+        policies, meta = bundle.read_tree(path, policy_like(group.run._replace(config=config)))
         progress = Progress(**meta)
         return Part(lanes, _env_steps(group, progress), progress, jax.tree.map(np.asarray, policies))
 

@@ -13,7 +13,7 @@ from envs_jax.atc import flights as fl
 from purerl import plot
 from purerl.config import resolve_config
 from purerl.report import training_figures
-from purerl.run import checkpoint, history, runs
+from purerl.run import bundle, history, runs
 
 NM = 1 / fl.NM_PER_DEG
 
@@ -167,7 +167,7 @@ def finished_run(run_dir):
     (run_dir / "eval" / "traj_final_test.csv").write_text("episode_id\n0\n")
     algorithm = runs.build(config).algorithm
     policy = jax.jit(lambda key: algorithm.policy(algorithm.init(key, algorithm.hparams)))(jax.random.key(0))
-    checkpoint.write_tree(run_dir / "policy" / "best.npz", jax.tree.map(lambda leaf: leaf[None], policy), {})
+    bundle.write_tree(run_dir / "policy" / "best.npz", jax.tree.map(lambda leaf: leaf[None], policy), {})
 
 
 @pytest.mark.slow

@@ -1,16 +1,16 @@
 """`python driver.py MOMENT CACHE_DIR ARGUMENT...`: `purerl.train` with the probe, killing itself at a chosen moment."""
 
 import os
-import random
+import re
+import shutil
 import signal
 import sys
 from pathlib import Path
 
-import numpy as np
 from helpers import keep_compiled_programs, register_fakes
 
 from purerl import train
-from purerl.run import checkpoint, display, logs
+from purerl.run import checkpoint, display, items, logs
 
 
 def die(*_args, **_kwargs):
@@ -31,16 +31,17 @@ def on_call(number: int, original, instead=die):
     return patched
 
 
-def half_a_checkpoint(stream, **members):
-    savez(stream, **members)
-    stream.flush()
-    stream.truncate(stream.tell() // 2)
-
-
-def replace_or_die(source, destination):
-    if Path(destination).name.startswith("epoch_") and Path(destination).suffix == ".npz":
+def die_instead_of_naming(source, destination):
+    if re.fullmatch(r"epoch_\d+", Path(destination).name):
         die()
-    replace(source, destination)
+    rename(source, destination)
+
+
+def die_while_deleting(path, *args, **kwargs):
+    if Path(path).name.endswith(".deleted") and Path(path).exists():
+        rmtree(Path(path) / "host")
+        die()
+    rmtree(path, *args, **kwargs)
 
 
 def logs_with_a_torn_line(run_dir, *rest):
@@ -57,7 +58,7 @@ def logs_with_a_torn_line(run_dir, *rest):
     return log._replace(write=on_call(2, log.write, tear))
 
 
-savez, replace, open_logs = np.savez, os.replace, logs.open_logs
+rename, rmtree, open_logs = os.rename, shutil.rmtree, logs.open_logs
 moment, cache_dir, *arguments = sys.argv[1:]
 keep_compiled_programs(Path(cache_dir))
 register_fakes(dict.__setitem__)
@@ -65,17 +66,17 @@ match moment:
     case "at the very start of training":
         display.open_display = die
     case "between the logs and the checkpoint":
-        checkpoint.save = on_call(2, checkpoint.save)
-    case "inside a checkpoint write":
-        np.savez = on_call(2, savez, half_a_checkpoint)  # the first is the best policy
+        checkpoint.Writer.save = on_call(2, checkpoint.Writer.save)
+    case "before the digests of a checkpoint":
+        items._write_digests = die
+    case "between the items of a checkpoint":
+        items._write_digests = on_call(2, items._write_digests)
     case "before the rename of a checkpoint":
-        os.replace = replace_or_die
+        os.rename = die_instead_of_naming
+    case "while a checkpoint is deleted":
+        shutil.rmtree = die_while_deleting
     case "inside a line of the logs":
         logs.open_logs = logs_with_a_torn_line
-    case "at a random write":
-        number = random.randint(1, 12)
-        print("write", number, file=sys.stderr)
-        os.fsync = on_call(number, os.fsync)
     case "never":
         pass
     case _:

@@ -10,6 +10,7 @@ import yaml
 
 import envs_jax
 from purerl import config
+from purerl.run import checkpoint
 from purerl.run.logs import TIMING_COLUMNS, read_events
 
 BASE = {
@@ -44,9 +45,20 @@ def keep_compiled_programs(directory: Path) -> None:
 
 
 def arrays(path: Path) -> dict[str, bytes]:
-    """Every leaf of a checkpoint as bytes, without the header, which holds the wall-clock."""
+    """Every leaf of a checkpoint or a bundle as bytes, without the header, which holds the wall-clock."""
+    if path.is_dir():
+        leaves = checkpoint.arrays(path.parent, int(path.name.removeprefix("epoch_")))
+        return {name: leaf.tobytes() for name, leaf in leaves.items()}
     with np.load(path) as file:
         return {name: file[name].tobytes() for name in file.files if name != "__header__"}
+
+
+def damage(path: Path) -> None:
+    """Flip a bit in the largest file of a checkpoint's state."""
+    file = max((path / "state").rglob("*"), key=lambda file: file.stat().st_size * file.is_file())
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
 
 
 def logs(run_dir: Path) -> dict:
@@ -73,13 +85,14 @@ def assert_same_run(run_dir: Path, reference: Path) -> None:
     for kind, content in logs(run_dir).items():
         assert content == expected[kind], kind
     for name in ("checkpoints", "policy"):
-        kept = sorted(path.name for path in (reference / name).glob("*.npz"))
-        assert {"epoch_000006.npz", "best.npz"} & set(kept)
-        assert sorted(path.name for path in (run_dir / name).glob("*.npz")) == kept
+        kept = sorted(path.name for path in (reference / name).iterdir() if path.suffix != ".json")
+        assert {"epoch_000006", "best.npz"} & set(kept)
+        assert sorted(path.name for path in (run_dir / name).iterdir() if path.suffix != ".json") == kept
         for file in kept:
             assert arrays(run_dir / name / file) == arrays(reference / name / file), file
-    for file in ("eval/final_test.json", "checkpoints/best.json"):
-        assert json.loads((run_dir / file).read_text()) == json.loads((reference / file).read_text())
+    final = "eval/final_test.json"
+    assert json.loads((run_dir / final).read_text()) == json.loads((reference / final).read_text())
+    assert checkpoint.best_step(run_dir / "checkpoints") == checkpoint.best_step(reference / "checkpoints")
 
 
 def bits(tree):

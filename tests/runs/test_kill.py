@@ -12,13 +12,14 @@ MOMENTS = [
     "at the very start of training",
     "between the logs and the checkpoint",
     "inside a line of the logs",
-    "at a random write",
-    "inside a checkpoint write",
+    "before the digests of a checkpoint",
+    "between the items of a checkpoint",
     "before the rename of a checkpoint",
+    "while a checkpoint is deleted",
 ]
 
 
-def test_killed_at_six_moments_and_resumed_each_time(finished_run, compiled_programs, tmp_path):
+def test_killed_at_seven_moments_and_resumed_each_time(finished_run, compiled_programs, tmp_path):
     run_dir = tmp_path / "run"
     arguments = ["--config", str(write_config(tmp_path)), "--run-dir", str(run_dir)]
     root = HERE.parents[1]

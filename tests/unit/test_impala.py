@@ -295,8 +295,11 @@ def test_one_scan_equals_single_updates_bit_for_bit(lagging):
 
 
 def test_resumed_equals_uninterrupted_bit_for_bit(lagging, tmp_path):
-    checkpoint.save(tmp_path, 1, lagging.history[3], {})
-    restored, _ = checkpoint.restore(tmp_path, jax.eval_shape(lambda: lagging.history[3]))
+    writer = checkpoint.Writer(tmp_path)
+    writer.save(1, {"state": lagging.history[3]}, {})
+    writer.wait()
+    tree, _ = checkpoint.restore(tmp_path, {"state": jax.eval_shape(lambda: lagging.history[3])})
+    restored = tree["state"]
     after, _ = lagging.update(restored)
     assert trees_equal(after, lagging.history[4])
 

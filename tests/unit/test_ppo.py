@@ -190,8 +190,11 @@ def test_two_chunks_are_one_run_and_traced_once(kind, tmp_path):
     chunk = jax.jit(several(chex.assert_max_traces(algorithm.update, n=1), 2), donate_argnums=0)
     whole = jax.jit(several(algorithm.update, 4))(init(jax.random.key(5), algorithm.hparams))
     half = chunk(init(jax.random.key(5), algorithm.hparams))
-    checkpoint.save(tmp_path, 1, half, {})
-    restored, _ = checkpoint.restore(tmp_path, jax.eval_shape(lambda: half))
+    writer = checkpoint.Writer(tmp_path)
+    writer.save(1, {"state": half}, {})
+    writer.wait()
+    tree, _ = checkpoint.restore(tmp_path, {"state": jax.eval_shape(lambda: half)})
+    restored = tree["state"]
     assert trees_equal(chunk(half), whole)
     assert trees_equal(chunk(restored), whole)
 
