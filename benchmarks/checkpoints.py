@@ -235,19 +235,26 @@ def wait(megabytes: int, repeats: int, directory: Path) -> dict[str, Any]:
 # Devices
 
 
-def _program(count: int) -> Any:
+def _on(count: int) -> tuple[Any, Any, Any]:
+    """Program, state and data of a run whose four seeds are spread over the devices of this process."""
     sharding.provide_cpu_devices(count, threads=1)
     jax.config.update("jax_platforms", "cpu")
     assert jax.device_count() == count
     config = load_config(CONFIG, ["num_seeds=4", f"num_devices={count}"])
-    return program_of(build(config).algorithm, config, 1)
+    algorithm = build(config).algorithm
+    program, data = program_of(algorithm, config, 1), algorithm.load_data()
+    state, data = program.place(program.init(data)), program.place_data(data)
+    return program.chunk(state, data), state, data
+
+
+def _require_spread(tree: Any, count: int) -> None:
+    assert all(len(leaf.sharding.device_set) == count for leaf in jax.tree.leaves(tree))
 
 
 def _save_on(count: int, directory: Path) -> str:
-    program = _program(count)
-    state = program.place(program.init())
-    tree = {"state": program.chunk(state)(state)[0]}
-    assert all(len(leaf.sharding.device_set) == count for leaf in jax.tree.leaves(tree))
+    chunk, state, data = _on(count)
+    tree = {"state": chunk(state, data)[0]}
+    _require_spread(tree, count)
     writer = checkpoint.Writer(directory)
     writer.save(1, tree, {})
     writer.wait()
@@ -255,12 +262,12 @@ def _save_on(count: int, directory: Path) -> str:
 
 
 def _restore_on(count: int, directory: Path) -> str:
-    program = _program(count)
-    like = program.place(program.init())
+    chunk, like, data = _on(count)
     tree, _ = checkpoint.restore(directory, {"state": like})
-    assert all(len(leaf.sharding.device_set) == count for leaf in jax.tree.leaves(tree))
-    program.chunk(tree["state"])  # trains on as it lies
-    return digest(tree)
+    _require_spread(tree, count)
+    restored = digest(tree)
+    chunk(tree["state"], data)  # trains on as it lies
+    return restored
 
 
 def devices(directory: Path) -> dict[str, Any]:
