@@ -1,5 +1,6 @@
 """Fixtures that several test files share, and how tests compile."""
 
+import gc
 import importlib
 import os
 import sys
@@ -36,6 +37,14 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if config.getoption("times"):
         config.pluginmanager.register(importlib.import_module("times"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forgotten_programs():
+    """Programs of a file are freed at its end: kept to the end of the suite they would fill gigabytes."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
