@@ -13,7 +13,8 @@ from envs_jax.atc import flights as fl
 from purerl import plot
 from purerl.config import resolve_config
 from purerl.report import training_figures
-from purerl.run import bundle, history, runs
+from purerl.run import bundle, history, kept, runs
+from purerl.types import Data
 
 NM = 1 / fl.NM_PER_DEG
 
@@ -165,8 +166,10 @@ def finished_run(run_dir):
     report = {**dict.fromkeys(history.REPORT_KEYS), "split": "test", "detail": {}}
     (run_dir / "eval" / "final_test.json").write_text(json.dumps(report))
     (run_dir / "eval" / "traj_final_test.csv").write_text("episode_id\n0\n")
-    algorithm = runs.build(config).algorithm
-    policy = jax.jit(lambda key: algorithm.policy(algorithm.init(key, algorithm.hparams)))(jax.random.key(0))
+    run = runs.build(config)
+    algorithm, data = run.algorithm, Data(run.env.default_params)
+    kept.write_kept(run_dir, run.env)
+    policy = jax.jit(lambda key: algorithm.policy(algorithm.init(key, algorithm.hparams, data)))(jax.random.key(0))
     bundle.write_tree(run_dir / "policy" / "best.npz", jax.tree.map(lambda leaf: leaf[None], policy), {})
 
 
