@@ -1,7 +1,7 @@
 """Checkpoints under damage, under `kill -9`, on other devices; and how long training waits for one.
 
     python benchmarks/checkpoints.py flips [--count 1000]
-    python benchmarks/checkpoints.py kills [--count 50] [--each 5]
+    python benchmarks/checkpoints.py kills [--count 50] [--each 10]
     python benchmarks/checkpoints.py wait [--megabytes 70 1000] [--repeats 9]
     python benchmarks/checkpoints.py devices
 
@@ -105,7 +105,7 @@ def flips(count: int, directory: Path) -> dict[str, Any]:
 # Kills
 
 SHORT = [
-    "num_seeds=1", "epochs=40", "algo.total_env_steps=40960", "checkpointing.every_epochs=1", "device=cpu",
+    "num_seeds=1", "epochs=24", "algo.total_env_steps=24576", "checkpointing.every_epochs=1", "device=cpu",
     "checkpointing.keep_periodic=3", "evaluation.every_epochs=5", "evaluation.episodes=8", "cpu_threads=1",
 ]  # fmt: skip
 
@@ -184,7 +184,7 @@ def kills(count: int, each: int, directory: Path) -> dict[str, Any]:
             print(f"differs: {run_dir}: {outcome(run_dir)} instead of {expected}", file=sys.stderr)
     return {
         "kills": killed, "inside_an_asynchronous_save": inside_a_save, "runs": runs, "runs_with_the_same_bits": same,
-        "last_checkpoint_at_each_kill": epochs, "epochs": 40, "kills_of_a_run": each,
+        "last_checkpoint_at_each_kill": epochs, "epochs": 24, "kills_of_a_run": each,
     }  # fmt: skip
 
 
@@ -283,7 +283,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["flips", "kills", "wait", "devices"])
     parser.add_argument("--count", type=int, help="flips (1000) or kills (50)")
-    parser.add_argument("--each", type=int, default=5, help="kills of one run")
+    parser.add_argument("--each", type=int, default=10, help="kills of one run")
     parser.add_argument("--megabytes", type=int, nargs="+", default=[70, 1000])
     parser.add_argument("--repeats", type=int, default=9)
     args = parser.parse_args()
