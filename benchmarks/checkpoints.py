@@ -11,7 +11,8 @@
   times one after the other, and then to their end. Compared with a run that nobody disturbed: every leaf of the last
   checkpoint and of the policies, and the logs without their times.
 * `wait`: seconds for which `Writer.save` keeps training waiting, beside the time that writing the same state to one
-  file takes (`bundle.write_tree`, as checkpoints were before), in turns; and until the checkpoint is complete.
+  file takes (`bundle.write_tree`, as checkpoints were before), in turns; until the checkpoint is complete; and of an update
+  (of the tenth of the state that is no replay) without a save and right after one was begun.
 * `devices`: a state of four seeds, saved by a process with two CPU devices and read by processes with one and four.
 
 Reading order: what the parts share, one part after the other, the record in `benchmarks/results/`.
@@ -205,20 +206,25 @@ def wait(megabytes: int, repeats: int, directory: Path) -> dict[str, Any]:
     )
     state = update(state_of(megabytes))
     writer = checkpoint.Writer(directory)
-    seconds: dict[str, list[float]] = {"orbax": [], "orbax_complete": [], "one_file": []}
+    seconds: dict[str, list[float]] = {
+        name: [] for name in ("orbax", "orbax_complete", "one_file", "update", "update_while_saving")
+    }
     for step in range(repeats + 1):
+        start = time.perf_counter()
         state = jax.block_until_ready(update(state))
+        plain = time.perf_counter() - start
         start = time.perf_counter()
         writer.save(step, {"state": state}, {})
         waited = time.perf_counter() - start
         state = jax.block_until_ready(update(state))
+        beside = time.perf_counter() - start - waited
         writer.wait()
         complete = time.perf_counter() - start
         start = time.perf_counter()
         bundle.write_tree(directory / "state.npz", state, {})
         one_file = time.perf_counter() - start
         if step:  # the first imports and compiles
-            for name, value in zip(seconds, (waited, complete, one_file), strict=True):
+            for name, value in zip(seconds, (waited, complete, one_file, plain, beside), strict=True):
                 seconds[name].append(value)
     start = time.perf_counter()
     jax.block_until_ready(checkpoint.restore(directory, {"state": state})[0])
