@@ -11,8 +11,8 @@
   times one after the other, and then to their end. Compared with a run that nobody disturbed: every leaf of the last
   checkpoint and of the policies, and the logs without their times.
 * `wait`: seconds for which `Writer.save` keeps training waiting, beside the time that writing the same state to one
-  file takes (`bundle.write_tree`, as checkpoints were before), in turns; until the checkpoint is complete; and of an update
-  (of the tenth of the state that is no replay) without a save and right after one was begun.
+  file takes (`bundle.write_tree`, as checkpoints were before), in turns; until the checkpoint is complete; and of an
+  update (of the tenth of the state that is no replay) without a save and right after one was begun.
 * `devices`: a state of four seeds, saved by a process with two CPU devices and read by processes with one and four.
 
 Reading order: what the parts share, one part after the other, the record in `benchmarks/results/`.
