@@ -1,8 +1,15 @@
-"""Environments as pure JAX functions: `make(name, **settings)` builds one, `registered_envs` lists them."""
+"""Environments as pure JAX functions: `make(name, **settings)` builds one, `registered_envs` lists them.
+
+Reading order: the table of worlds, and what is looked up in it. A user's own world stands in no table: it is named
+`module:factory` (`envs_jax.own`).
+"""
 
 import difflib
 import importlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from envs_jax import own
 
 if TYPE_CHECKING:
     from envs_jax.base import Environment, Score
@@ -11,9 +18,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Environment",
     "Score",
+    "World",
     "check_env",
     "config_model",
     "figure_function",
+    "is_own",
     "make",
     "on_other_data",
     "registered_envs",
@@ -21,77 +30,114 @@ __all__ = [
     "suites",
 ]
 
-_ATC = [
+
+class World(NamedTuple):
+    """One world of this package.
+
+    Functions and classes are named `module:attribute` and imported when asked for, so that naming one world costs only
+    itself.
+    """
+
+    names: tuple[str, ...]
+    """Of its environments. What follows a slash is the factory's first argument; a name that ends in a colon stands for
+    all that begin with it, and the factory is given the rest."""
+    factory: str
+    """`(task, **settings) -> Environment`, without `task` where the name has none."""
+    config: str | None = None
+    """The pydantic model of the factory's keywords; None: the factory checks them."""
+    figures: str | None = None
+    """`(envs_jax.episodes.Material) -> {file name: figure or animation}`, of a final evaluation."""
+    suites: Mapping[str, tuple[str, ...]] = {}
+    """Name -> environments that `purerl.train` trains on one after the other."""
+
+
+_ATC = tuple(
     f"atc/{scenario}"
     for scenario in (
         "head_on", "parallel", "t_formation", "canonical_crossing", "converging", "chase_2x2", "chase_3p1",
         "chase_4all", "merge_2x2", "merge_3p1", "merge_4all", "cross_2x2", "cross_3p1", "cross_4all", "circle_10",
         "circle_16", "generic",
     )
-]  # fmt: skip
+)  # fmt: skip
 
-registered_envs: dict[str, str] = {
-    "bess": "envs_jax.bess.env:make",
-    **dict.fromkeys(_ATC, "envs_jax.atc.env:make"),
-}
-"""Name -> `module:factory`. Modules are imported when asked for, so that naming one environment costs only itself.
+WORLDS = (
+    World(
+        names=("bess",),
+        factory="envs_jax.bess.env:make",
+        config="envs_jax.bess.config:BessConfig",
+        figures="envs_jax.bess.plots:figures",
+    ),
+    World(
+        names=_ATC,
+        factory="envs_jax.atc.env:make",
+        config="envs_jax.atc.config:AtcConfig",
+        figures="envs_jax.atc.plots:figures",
+        suites={
+            "atc/all": _ATC[:5],
+            "atc/nine": _ATC[5:14],
+            "atc/chases": _ATC[5:8],
+            "atc/merges": _ATC[8:11],
+            "atc/crosses": _ATC[11:14],
+        },
+    ),
+    World(names=("gymnax:",), factory="envs_jax.adapters:gymnax_env"),
+)
+"""One row per world."""
 
-What follows a slash in the name is the factory's first argument.
-"""
+registered_envs: dict[str, World] = {name: world for world in WORLDS for name in world.names if not name.endswith(":")}
+"""Every environment by its name."""
 
-suites: dict[str, tuple[str, ...]] = {
-    "atc/all": tuple(_ATC[:5]),
-    "atc/nine": tuple(_ATC[5:14]),
-    "atc/chases": tuple(_ATC[5:8]),
-    "atc/merges": tuple(_ATC[8:11]),
-    "atc/crosses": tuple(_ATC[11:14]),
-}
-"""Name -> environments that `purerl.train` trains on one after the other."""
+open_names: dict[str, World] = {name: world for world in WORLDS for name in world.names if name.endswith(":")}
+"""Worlds whose environments have any name that begins so."""
 
-config_models: dict[str, str] = {
-    "bess": "envs_jax.bess.config:BessConfig",
-    **dict.fromkeys(_ATC, "envs_jax.atc.config:AtcConfig"),
-}
-"""Name -> `module:class` of the pydantic model of the factory's keywords, for those that have one."""
-
-figure_functions: dict[str, str] = {
-    "bess": "envs_jax.bess.plots:figures",
-    **dict.fromkeys(_ATC, "envs_jax.atc.plots:figures"),
-}
-"""Name -> `module:function`, `(envs_jax.episodes.Material) -> {file name: figure or animation}`, where there is one."""
-
-GYMNAX_PREFIX = "gymnax:"
+suites: dict[str, tuple[str, ...]] = {name: members for world in WORLDS for name, members in world.suites.items()}
+"""The suites of all worlds."""
 
 _LAZY = {"Environment": "envs_jax.base", "Score": "envs_jax.base", "check_env": "envs_jax.check"}
 
 
 def make(name: str, **settings: Any) -> "Environment":
-    """Build the environment `name` (a key of `registered_envs`, or `gymnax:<task>`) with its keyword settings.
+    """Build the environment `name` with its keyword settings.
+
+    Args:
+        name: a key of `registered_envs`, `gymnax:<task>`, or `module:factory`, a user's own world.
 
     Raises:
         ValueError: an unknown name or setting; the message names the nearest valid one.
     """
     require_known_name(name)
-    if name.startswith(GYMNAX_PREFIX):
-        adapters = importlib.import_module("envs_jax.adapters")
-        return adapters.gymnax_env(name.removeprefix(GYMNAX_PREFIX), **settings)
-    _, slash, scenario = name.partition("/")
-    return _load(registered_envs[name])(*[scenario] * bool(slash), **settings)
+    world, task = _row_of(name)
+    return own.make(name, settings) if world is None else _load(world.factory)(*task, **settings)
 
 
 def require_known_name(name: str) -> None:
-    """Raise ValueError with the nearest valid name if `name` is no environment (gymnax tasks are checked by `make`)."""
-    if name in registered_envs or name.startswith(GYMNAX_PREFIX):
+    """Raise ValueError with the nearest valid name if `name` can be no environment.
+
+    Whether there is such a gymnax task, or such a module of a user, is found when it is asked for.
+    """
+    if _row_of(name)[0] is not None or is_own(name):
         return
-    valid = [*registered_envs, f"{GYMNAX_PREFIX}<task>"]
+    valid = [*registered_envs, *(f"{prefix}<task>" for prefix in open_names), "module:factory"]
     nearest = difflib.get_close_matches(name, valid, n=1, cutoff=0.4)
     hint = f"did you mean '{nearest[0]}'?" if nearest else f"valid names: {', '.join(valid)}"
     raise ValueError(f"unknown environment '{name}'; {hint}")
 
 
-def config_model(name: str) -> type | None:
-    """The pydantic model of the settings of environment `name`, None where settings are free (gymnax tasks)."""
-    return _load(config_models[name]) if name in config_models else None
+def is_own(name: str) -> bool:
+    """Whether `name` is that of a user's own world, `module:factory`."""
+    return _row_of(name)[0] is None and own.NAME.fullmatch(name) is not None
+
+
+def config_model(name: str) -> Any:
+    """The pydantic model of the settings of environment `name`, None where only the factory knows them (gymnax tasks).
+
+    Raises:
+        ValueError: a user's world that cannot be imported, or that has no such factory.
+    """
+    world, _ = _row_of(name)
+    if world is None:
+        return own.keywords_of(own.factory_of(name))[0]
+    return world.config and _load(world.config)
 
 
 def on_other_data(name: str, data_path: str, split: str) -> dict[str, Any]:
@@ -104,8 +150,23 @@ def on_other_data(name: str, data_path: str, split: str) -> dict[str, Any]:
 
 
 def figure_function(name: str) -> Any:
-    """The function that draws the final evaluation of environment `name`, None where there is none."""
-    return _load(figure_functions[name]) if name in figure_functions else None
+    """The function that draws the final evaluation of environment `name`, None where there is none.
+
+    That of a user's world is the function `figures` of its module.
+    """
+    world, _ = _row_of(name)
+    if world is None:
+        return getattr(own.imported(name.partition(":")[0]), "figures", None)
+    return world.figures and _load(world.figures)
+
+
+def _row_of(name: str) -> tuple[World | None, tuple[str, ...]]:
+    """The row of an environment and its task, if it has one; no row for the names of users' worlds."""
+    for prefix, world in open_names.items():
+        if name.startswith(prefix):
+            return world, (name.removeprefix(prefix),)
+    _, slash, task = name.partition("/")
+    return registered_envs.get(name), (task,) if slash else ()
 
 
 def _load(path: str) -> Any:

@@ -4,9 +4,7 @@ Reading order: the sections of `RunConfig`, `load_config` (read, override, valid
 with unsurprising scalars, error messages.
 """
 
-import difflib
 import hashlib
-import importlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,22 +14,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 import envs_jax
+from purerl import algos, modules
 from purerl.errors import ConfigError
 from purerl.presets import PRESETS
 from purerl.validation import Source, require_representable, schema_keys, validated
 from purerl.yaml_rules import Dumper, read_yaml, short, with_override
-
-ALGORITHMS: dict[str, str] = {
-    "apg": "purerl.algos.apg",
-    "appo": "purerl.algos.impala",
-    "bc": "purerl.algos.bc",
-    "cql": "purerl.algos.cql",
-    "impala": "purerl.algos.impala",
-    "ppo": "purerl.algos.ppo",
-    "sac": "purerl.algos.sac",
-    "td3": "purerl.algos.td3",
-}
-"""Name -> module with `Config` and `make`; imported when a configuration asks for it."""
 
 
 class _Section(BaseModel):
@@ -123,6 +110,10 @@ class RunConfig(_Section):
     reward_scale: float = Field(
         1.0, gt=0, description="algorithms learn from rewards times this; what is reported is not scaled"
     )
+    modules_in: list[str] = Field(
+        [],
+        description="folders of a user's modules in env.name and algo.name; found by itself beside this file or here",
+    )
     env: dict[str, Any]
     algo: dict[str, Any]
     evaluation: Evaluation = Evaluation()
@@ -141,7 +132,7 @@ class RunConfig(_Section):
 
     def algorithm_config(self) -> Any:
         """The `Config` of the algorithm's module."""
-        model = _algorithm_module(self.algo["name"]).Config
+        model = algos.module_of(self.algo["name"]).Config
         return model.model_validate_json(json.dumps(_without_foreign_name(model, self.algo)))
 
     def env_settings(self) -> dict[str, Any]:
@@ -157,7 +148,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         FileNotFoundError: no such file.
     """
     data = read_yaml(Path(path))
-    return resolve_config(data, str(path), overrides)
+    return resolve_config(data, str(path), overrides, Path(path).parent)
 
 
 def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> list[RunConfig]:
@@ -179,12 +170,22 @@ def _overridden(data: Any, source: str, overrides: Sequence[str]) -> dict[str, A
     return data
 
 
-def resolve_config(data: Any, source: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """`load_config` for a mapping that is already in memory; `source` names it in error messages."""
+def resolve_config(
+    data: Any,
+    source: str,
+    overrides: Sequence[str] = (),
+    folder: Path = Path(),
+) -> RunConfig:
+    """`load_config` for a mapping that is already in memory; `source` names it in error messages.
+
+    `folder` is the one that relative folders of `modules_in` start from, and where users' modules are looked for next;
+    then come the working directory and what is installed.
+    """
     data = _overridden(data, source, overrides)
     where = Source(source, tuple(override.partition("=")[0] for override in overrides))
     data = _with_preset(data, where)
     env, algo = (_named_section(data, section, where) for section in ("env", "algo"))
+    found_in = _provide_modules(data, env["name"], algo["name"], folder, where)
     models = {"": RunConfig, "env": _env_model(env["name"], where), "algo": _algo_model(algo["name"], where)}
     keys = [key for prefix, model in models.items() if model is not None for key in schema_keys(model, prefix)]
     require_representable(data, where)
@@ -194,7 +195,7 @@ def resolve_config(data: Any, source: str, overrides: Sequence[str] = ()) -> Run
         env = {"name": env["name"], **validated(models["env"], settings, where, "env", keys).model_dump(mode="json")}
     settings = _without_foreign_name(models["algo"], algo)
     algo = {"name": algo["name"], **validated(models["algo"], settings, where, "algo", keys).model_dump(mode="json")}
-    return top.model_copy(update={"env": env, "algo": algo})
+    return top.model_copy(update={"env": env, "algo": algo, "modules_in": found_in})
 
 
 def _with_preset(data: dict[str, Any], where: "Source") -> dict[str, Any]:
@@ -215,12 +216,8 @@ def _with_preset(data: dict[str, Any], where: "Source") -> dict[str, Any]:
 
 
 def algorithm_module(config: RunConfig) -> Any:
-    """The module `purerl.algos.<name>` of the configured algorithm."""
-    return _algorithm_module(config.algo["name"])
-
-
-def _algorithm_module(name: str) -> Any:
-    return importlib.import_module(ALGORITHMS[name])
+    """The module of the configured algorithm."""
+    return algos.module_of(config.algo["name"])
 
 
 def _named_section(data: dict[str, Any], section: str, where: "Source") -> dict[str, Any]:
@@ -230,21 +227,38 @@ def _named_section(data: dict[str, Any], section: str, where: "Source") -> dict[
     return value
 
 
+def _provide_modules(data: dict[str, Any], env: str, algo: str, folder: Path, where: "Source") -> list[str]:
+    """Folders that hold the modules of a user's own world and algorithm, which can be imported from now on."""
+    given = data.get("modules_in") or []
+    places = [folder / str(place) for place in given] if isinstance(given, list) else []
+    named = {"env.name": env.partition(":")[0]} if envs_jax.is_own(env) else {}
+    named |= {} if algo in algos.ALGORITHMS else {"algo.name": algo}
+    found = []
+    for key, module in named.items():
+        if not all(map(str.isidentifier, module.split("."))):
+            raise ConfigError(f"{where.of(key)}: {key}: {algos.unknown(module)}")
+        try:
+            found.append(modules.provide(module, [*places, folder, Path.cwd()]))
+        except ValueError as error:
+            reason = f"{algos.unknown(module)} ({error})" if key == "algo.name" else error
+            raise ConfigError(f"{where.of(key)}: {key}: {reason}") from error
+    return list(dict.fromkeys(str(place) for place in found if place is not None))
+
+
 def _env_model(name: str, where: "Source") -> Any:
     """Schema of the environment's keys, None where they are free."""
     try:
         envs_jax.require_known_name(name)
+        return envs_jax.config_model(name)
     except ValueError as error:
         raise ConfigError(f"{where.of('env.name')}: env.name: {error}") from error
-    return envs_jax.config_model(name)
 
 
 def _algo_model(name: str, where: "Source") -> Any:
-    if name not in ALGORITHMS:
-        close = difflib.get_close_matches(name, list(ALGORITHMS), n=1, cutoff=0.4)
-        hint = f"did you mean '{close[0]}'?" if close else f"valid names: {', '.join(ALGORITHMS)}"
-        raise ConfigError(f"{where.of('algo.name')}: algo.name: unknown algorithm '{name}'; {hint}")
-    return _algorithm_module(name).Config
+    try:
+        return algos.module_of(name).Config
+    except ValueError as error:
+        raise ConfigError(f"{where.of('algo.name')}: algo.name: {error}") from error
 
 
 def _without_foreign_name(model: Any, section: dict[str, Any]) -> dict[str, Any]:
@@ -254,7 +268,7 @@ def _without_foreign_name(model: Any, section: dict[str, Any]) -> dict[str, Any]
 
 # Comparing configurations
 
-NOT_PART_OF_A_RUN = ("logging",)
+NOT_PART_OF_A_RUN = ("logging", "modules_in")
 """Sections that may differ between a run and its continuation."""
 
 

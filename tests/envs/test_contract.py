@@ -202,6 +202,6 @@ def test_unknown_names_suggest_the_nearest(name, settings, message):
 
 def test_registered_names_point_at_factories_and_models():
     for name in envs_jax.registered_envs:
-        assert callable(envs_jax._load(envs_jax.registered_envs[name]))
+        assert callable(envs_jax._load(envs_jax.registered_envs[name].factory))
         assert envs_jax.config_model(name).model_config["extra"] == "forbid"
     assert envs_jax.config_model("gymnax:Pendulum-v1") is None

@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 import envs_jax
-from purerl import config
+from purerl import algos
 from purerl.run import checkpoint
 from purerl.run.logs import TIMING_COLUMNS, read_events
 
@@ -26,9 +26,8 @@ BASE = {
 
 def register_fakes(setitem) -> None:
     """Names for the probe environment and learner that a configuration can use."""
-    setitem(envs_jax.registered_envs, "track", "fake:make_env")
-    setitem(envs_jax.config_models, "track", "fake:EnvConfig")
-    setitem(config.ALGORITHMS, "fake", "fake")
+    setitem(envs_jax.registered_envs, "track", envs_jax.World(("track",), "fake:make_env", "fake:EnvConfig"))
+    setitem(algos.ALGORITHMS, "fake", "fake")
 
 
 def write_config(directory: Path) -> Path:

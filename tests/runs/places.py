@@ -21,8 +21,8 @@ KNOWN_UP_TO = 0.75
 
 def register(setitem) -> None:
     for place in FACTORS:
-        setitem(envs_jax.registered_envs, f"places/{place}", "places:make_env")
-        setitem(envs_jax.config_models, f"places/{place}", "fake:EnvConfig")
+        world = envs_jax.World((f"places/{place}",), "places:make_env", "fake:EnvConfig")
+        setitem(envs_jax.registered_envs, f"places/{place}", world)
 
 
 def make_env(place: str, **settings) -> Environment:

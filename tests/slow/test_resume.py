@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from purerl import record, train
-from purerl.config import ALGORITHMS, load_config
+from purerl.algos import ALGORITHMS
+from purerl.config import load_config
 from purerl.run import checkpoint, session
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]

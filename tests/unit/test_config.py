@@ -5,7 +5,7 @@ import json
 import jax.numpy as jnp
 import pytest
 
-from purerl import config
+from purerl import algos
 from purerl.config import config_hash, first_difference, load_config
 from purerl.errors import ConfigError
 from purerl.learn.optimizers import Schedule
@@ -217,7 +217,7 @@ def test_the_first_difference_ignores_logging(minimal):
 
 
 def test_every_algorithm_of_the_table_has_config_and_make():
-    for name in config.ALGORITHMS:
-        module = config.importlib.import_module(config.ALGORITHMS[name])
+    for name in algos.ALGORITHMS:
+        module = algos.module_of(name)
         assert module.Config.model_config["extra"] == "forbid"
         assert callable(module.make)

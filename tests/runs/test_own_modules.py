@@ -1,0 +1,188 @@
+"""A world and an algorithm of a user's own, in a folder outside the package, named in a YAML file alone."""
+
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import yaml
+
+import envs_jax
+from purerl import evaluate, load_policy, train
+from purerl.config import config_hash, load_config
+from purerl.errors import ConfigError
+
+WORLD = """
+    from typing import NamedTuple
+
+    import jax
+    import jax.numpy as jnp
+    from pydantic import BaseModel
+
+    from envs_jax import Environment
+    from envs_jax.spaces import Box, Discrete
+    from own_physics import moved
+
+    STEPS = 5
+
+    class State(NamedTuple):
+        place: jax.Array
+        time: jax.Array
+
+    class Keys(BaseModel, extra="forbid"):
+        goal: float = 0.5
+        starts: tuple[float, float] = (-1.0, 1.0)
+
+    def make(goal: float = 0.5, starts: tuple[float, float] = (-1.0, 1.0), unset=jnp.zeros) -> Environment:
+        def observe(state, params):
+            return jnp.stack([state.place - params, state.time / STEPS])
+
+        def reset_env(key, params):
+            state = State(jax.random.uniform(key, minval=starts[0], maxval=starts[1]), jnp.zeros(()))
+            return observe(state, params), state
+
+        def step_env(key, state, action, params):
+            state = State(moved(state.place, action), state.time + 1)
+            reward = -jnp.abs(state.place - params)
+            return observe(state, params), state, reward, jnp.zeros((), bool), state.time >= STEPS, {}
+
+        assert isinstance(starts, tuple)
+        return Environment(
+            name="walk", default_params=jnp.asarray(goal), reset_env=reset_env, step_env=step_env,
+            observation_space=lambda params: Box(-jnp.inf, jnp.inf, (2,)), action_space=lambda params: Discrete(3),
+            episode_length=STEPS, max_episode_length=STEPS,
+        )
+
+    def by_keys(keys: Keys) -> Environment:
+        return make(keys.goal, keys.starts)
+
+    def nothing():
+        return None
+
+    def figures(material):
+        return {}
+"""
+PHYSICS = """
+    def moved(place, action):
+        return place + 0.2 * (action - 1.0)
+"""
+ALGORITHM = """
+    from purerl.algos import ppo
+
+    class Config(ppo.Config):
+        name: str = "own_ppo"
+        clip: float = 0.1
+
+    make = ppo.make
+"""
+CONFIG = {
+    "epochs": 1,
+    "env": {"name": "own_walk:make", "goal": 0.25},
+    "algo": {"name": "own_ppo", "total_env_steps": 80, "num_envs": 4, "steps_per_update": 10, "minibatches": 1},
+    "evaluation": {"episodes": 3},
+    "logging": {"csv": False, "tensorboard": False},
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with the user's files; what is imported from it is forgotten afterwards."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    files = {
+        "own_walk": WORLD,
+        "own_physics": PHYSICS,
+        "own_ppo": ALGORITHM,
+        "own_broken": "import nowhere",
+    }
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(textwrap.dedent(text))
+    (folder / "run.yaml").write_text(yaml.safe_dump(CONFIG))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    yield folder
+    for name in files:
+        sys.modules.pop(name, None)
+
+
+def test_a_world_and_an_algorithm_in_a_folder_of_their_own(folder, tmp_path, monkeypatch):
+    run_dir = tmp_path / "run"
+    assert train.main(["--config", "own/run.yaml", "--run-dir", str(run_dir)]) == 0
+    stored = yaml.safe_load((run_dir / "config.yaml").read_text())
+    assert stored["modules_in"] == [str(folder)]
+    assert stored["env"] == {"name": "own_walk:make", "goal": 0.25, "starts": [-1.0, 1.0]}
+    assert stored["algo"]["clip"] == 0.1
+    # From another directory, in what could be another process.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place != str(folder)])
+    for name in ("own_walk", "own_physics", "own_ppo"):
+        del sys.modules[name]
+    assert evaluate.main(["--run", str(run_dir), "--json", "out.json"]) == 0
+    policy = load_policy(run_dir)
+    action, _ = policy.act(np.zeros((2, 2), np.float32), policy.initial_carry(2))
+    assert action.shape == (2,)
+    assert train.main(["--resume", "--run-dir", str(run_dir)]) == 0
+
+
+def test_the_folder_of_the_modules_is_no_part_of_what_a_run_is(folder):
+    config = load_config(folder / "run.yaml")
+    assert config_hash(config) == config_hash(config.model_copy(update={"modules_in": []}))
+
+
+def test_a_factory_may_take_a_model_of_its_keys(folder):
+    config = load_config(folder / "run.yaml", ["env.name=own_walk:by_keys"])
+    assert config.env["starts"] == [-1.0, 1.0]
+    assert envs_jax.make(**config.env).name == "walk"
+    assert callable(envs_jax.figure_function("own_walk:by_keys"))
+
+
+def test_modules_are_found_in_a_folder_that_is_named(folder, tmp_path):
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump({**CONFIG, "modules_in": ["own"]}))
+    assert load_config(tmp_path / "other.yaml").modules_in == [str(folder)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["env.gaol=1"], "unknown key 'env.gaol'; did you mean 'env.goal'?"),
+        (["env.unset=1"], "unknown key 'env.unset'"),
+        (["env.goal=far"], "env.goal = 'far': must be a valid number"),
+        (["env.name=own_wlk:make"], "env.name: no module 'own_wlk' in "),
+        (["env.name=own_walk:mak"], "module 'own_walk' has no factory 'mak'; did you mean 'own_walk:make'?"),
+        (["env.name=own_walk:STEPS"], "module 'own_walk' has no factory 'STEPS'"),
+        (
+            ["env.name=own_broken:make"],
+            "'own_broken' cannot be imported: ModuleNotFoundError: No module named",
+        ),
+        (["env.name=own_walk:make:twice"], "unknown environment 'own_walk:make:twice'"),
+        (["env.name=textwrap:dedent", "env.goal=null"], "unknown key 'env.goal'"),
+        (["algo.name=own_pp"], "unknown algorithm 'own_pp'; "),
+        (["algo.name=pppo"], "unknown algorithm 'pppo'; did you mean 'ppo'? (no module 'pppo' in "),
+        (["algo.name=own_walk"], "algo.name: module 'own_walk' has no 'Config'"),
+        (["modules_in=3"], "modules_in = 3: must be a valid list"),
+    ],
+)
+def test_what_is_not_there_is_one_line(folder, overrides, message):
+    with pytest.raises(ConfigError) as error:
+        load_config(folder / "run.yaml", overrides)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_factory_of_something_else_is_refused(folder):
+    load_config(folder / "run.yaml")  # from here on the module can be imported
+    with pytest.raises(ValueError, match=r"own_walk:nothing returned NoneType, not an envs_jax\.Environment"):
+        envs_jax.make("own_walk:nothing")
+    with pytest.raises(ValueError, match="unknown setting 'gaol' of own_walk:make; did you mean 'goal'"):
+        envs_jax.make("own_walk:make", gaol=1)
+
+
+def test_two_modules_of_one_name_are_not_mixed_up(folder, tmp_path):
+    load_config(folder / "run.yaml")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "own_walk.py").write_text((folder / "own_walk.py").read_text())
+    (other / "run.yaml").write_text(yaml.safe_dump(CONFIG))
+    with pytest.raises(ConfigError, match=f"module 'own_walk' of {other} cannot be imported: .* has the same name"):
+        load_config(other / "run.yaml")
