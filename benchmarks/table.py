@@ -127,9 +127,9 @@ def crossing_rows() -> list[list[str]]:
 def matrix_rows(number: str) -> tuple[list[str], list[list[str]]]:
     """Header and rows of one number of the policy for random traffic and of the scripted pilots in every scenario."""
     cells = json.loads((RESULTS / "scenarios_atc_generic.json").read_text())["values"]["cells"]
-    pilots = list(dict.fromkeys(cell["pilot"] for cell in cells))
-    scenarios = list(dict.fromkeys(cell["scenario"] for cell in cells))
-    found = {(cell["pilot"], cell["scenario"]): cell[number] for cell in cells}
+    pilots = list(dict.fromkeys(cell["player"] for cell in cells))
+    scenarios = list(dict.fromkeys(cell["condition"] for cell in cells))
+    found = {(cell["player"], cell["condition"]): cell[number] for cell in cells}
     rows = [[f"`{s}`", *(f"{found[pilot, s]:.3f}" for pilot in pilots)] for s in scenarios]
     return [number, *pilots], rows
 

@@ -181,7 +181,7 @@ def check_same_rules(env, wear: WearModel, days: int = 20) -> None:
     rng, key = np.random.default_rng(0), jax.random.key(0)
     plain = plain_days(params.table)
     for index in rng.integers(0, len(plain), days):
-        obs, state = env.reset_case(key, index, params)
+        obs, state = env.assessment.reset_case(key, index, params)
         battery = PlainBattery(params.plant, params.plant.soc_init)
         profit = plain_profit = 0.0
         for hour in range(HOURS):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs_jax.base import Environment
+from envs_jax.base import Environment, Guidance
 from envs_jax.spaces import Box, Discrete, Product, Space, components, mask_shape, matched
 
 
@@ -24,6 +24,7 @@ def with_agent_axis(env: Environment) -> Environment:
     Raises:
         ValueError: an observation or action space that is none of `envs_jax.spaces`.
     """
+    guidance, assessment = env.guidance, env.assessment
     alone, agents = env.num_agents is None, env.num_agents or 1
     seen, space = env.observation_space(env.default_params), env.action_space(env.default_params)
     flat = _flat_actions(env, space)
@@ -53,21 +54,24 @@ def with_agent_axis(env: Environment) -> Environment:
         return seen_by_agents(obs), state, reward[None] if alone else reward, terminated, truncated, info
 
     def preview(obs, action, params):
-        assert env.preview is not None
-        return env.preview(obs[0], of_env(action), params)[None] if alone else env.preview(obs, of_env(action), params)
+        of_obs = guidance.preview
+        assert of_obs is not None
+        return of_obs(obs[0], of_env(action), params)[None] if alone else of_obs(obs, of_env(action), params)
 
     return dataclasses.replace(
         env,
         num_agents=agents,
         reset_env=_optional(env.reset_env, start),
         step_env=step_env,
-        reset_case=_optional(env.reset_case, start),
         observation_space=flat_space,
         action_space=lambda params: _flat_actions(env, env.action_space(params)),
         action_mask=_optional(env.action_mask, lambda mask: _flat_masks(mask, flat)),
-        preview=None if env.preview is None else preview,
-        guided_action=_optional(env.guided_action, of_agents),
-        rules={name: _optional(rule, of_agents) for name, rule in env.rules.items()},
+        guidance=Guidance(
+            rules={name: _optional(rule, of_agents) for name, rule in guidance.rules.items()},
+            guided_action=_optional(guidance.guided_action, of_agents),
+            preview=None if guidance.preview is None else preview,
+        ),
+        assessment=assessment._replace(reset_case=_optional(assessment.reset_case, start)),
     )
 
 

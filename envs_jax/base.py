@@ -6,9 +6,9 @@ gymnax 1.0 (`step` returns observation, state, reward, terminated, truncated, in
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,8 @@ class Score(NamedTuple):
     """Anything JSON-serialisable that the environment's users look for."""
     milestones: Mapping[str, list[bool]] = {}
     """Name -> per seed, whether this evaluation met it. Evaluations in a row that did can end a run."""
+    percent_of_bound_baselines: Mapping[str, float] | None = None
+    """Of `baselines`, in %."""
 
 
 class Scorer(Protocol):
@@ -68,23 +70,109 @@ class Reporter(NamedTuple):
     """`table` wants everything that is known of a step (`envs_jax.episodes`), not its scalars alone."""
 
 
-class ShiftGroup(NamedTuple):
+class Column(NamedTuple):
+    """A column of the training log: a number of every episode that ends, of which the log shows the mean."""
+
+    source: str
+    """The scalar of `info`."""
+    reduction: Literal["sum", "mean", "last"] = "sum"
+    """What makes one number of the steps of an episode."""
+    label: str = ""
+    """What figures call it; nothing: its name."""
+    share: bool = False
+    """It lies between 0 and 1 and its mean is a share of episodes: figures draw it, and bands can judge it."""
+
+
+class Group(NamedTuple):
     """Conditions that one compiled program can test: they differ in numbers alone."""
 
     env: "Environment"
     """Same observations and actions of an agent; other static rules, and maybe other agents, than at the training."""
     labels: list[dict[str, Any]]
-    """Of every condition, JSON-serialisable. A shift has `kind` ("none": unshifted), `who`, `axis` (a direction or a
-    choice), `size` along it, `unit`, `scale` (small, large); a scenario has `scenario`."""
+    """Of every condition, JSON-serialisable. Compared one by one, a condition has its name as `condition`. As a change
+    it has `kind` ("none": unchanged), `who`, `axis` (a direction or a choice), `size` along it, `unit` and `scale`
+    (small, large)."""
     params: Params
     """Leaves [K, ...]."""
     left_out: Mapping[str, int] = {}
-    """Kind -> number of shifts that the rules of the test exclude."""
+    """Kind -> number of changes that the rules of the test exclude."""
+
+
+class Conditions(NamedTuple):
+    """One kind of test under other conditions than those of the training."""
+
+    groups: Callable[[Sequence[str] | None], Sequence[Group]]
+    """`(names, or None for all)`: what is tested; names of collections may stand for their members. Raises ValueError
+    for a name that is not known."""
+    compared: Literal["changes", "one by one"]
+    """`changes`: how much each takes from the unchanged case, which is the first entry of every group, from the same
+    starts; one run. `one by one`: every run and the world's rules in every condition."""
+    own: str | None = None
+    """One by one: the condition of the training."""
+    why_left_out: str = ""
+    """Changes: what is wrong with those that are left out."""
+
+
+Rule = Callable[[jax.Array, State, Params], Any]
+"""`(key, state, params)`: an action. It jits and vmaps."""
+
+
+class Guidance(NamedTuple):
+    """What a world knows about acting well in it. Nothing of it is needed to train."""
+
+    rules: Mapping[str, Rule] = {}
+    """Rule-based policies by name; `purerl.record` plays them."""
+    guided_action: Rule | None = None
+    """A rule-based exploratory action for warm-up."""
+    preview: Callable[[jax.Array, jax.Array, Params], jax.Array] | None = None
+    """`(obs, action, params)`: differentiable features of what the action does at once, the immediate reward first."""
+
+
+class Assessment(NamedTuple):
+    """How a policy of a world is judged and shown. By default: by its mean return from random starts."""
+
+    splits: Mapping[str, Params] = {}
+    """Parameters by split name (`train`, `val`, `test`); without any, every name means `default_params`."""
+    absent_splits: Mapping[str, str] = {}
+    """Splits that the settings leave out, and what the user can do to have them (`set env.val_dates`)."""
+    num_cases: Callable[[Params], int | None] = lambda params: None
+    """Number of distinct evaluation episodes in `params`, or None when they are unlimited (random starts)."""
+    reset_case: Callable[[jax.Array, jax.Array, Params], tuple[Any, State]] | None = None
+    """`(key, index, params)`: start of evaluation episode number `index`; None: `reset_env` with the key."""
+    score: Scorer | None = None
+    has_bound: bool | None = None
+    """Whether `score` has a `percent_of_bound`; None: only scoring tells."""
+    condense: Callable[[Mapping[str, Any], Params], dict[str, Any]] | None = None
+    """`(whole records of one episode [T, ...], params)`: further entries of its records, pytrees of small arrays [T].
+    It runs on the device, so that what `score` needs beyond scalars reaches the host and the rest does not. Records are
+    those of `envs_jax.episodes`, with an agent axis."""
+    milestones: tuple[str, ...] = ()
+    """Names of the milestones that `score` reports."""
+    compared: tuple[str, ...] = ()
+    """Names of `Guidance.rules` that an evaluation plays from the policy's starts and scores beside it."""
+    shown: tuple[str, ...] = ()
+    """Entries of the score's `detail`, one number per seed, that tests under other conditions show beside the score;
+    `a.b` is entry `b` of `a`, shown as `b`. NaN where there is nothing to tell."""
+    conditions: Mapping[str, Conditions] = {}
+    """Tests under other conditions than those of the training, by name."""
+    report: Reporter | None = None
+    columns: Mapping[str, Column] = {}
+    """What the training log shows of episodes, by the name of its column."""
+    calibration: Mapping[str, Any] | None = None
+    """JSON-serialisable values fitted on the training split (normalisation, reward scale). `make` takes them back as
+    the keyword `calibration`, so a policy sees other data through the glasses it was trained with."""
+    provenance: Mapping[str, Any] | None = None
+    """JSON-serialisable: which recorded data the splits are made of, with digests. Where there is one, `make` takes it
+    back as the keyword `provenance` and gives the same splits, or refuses data that have changed since; and with
+    `without_data=True` it reads no data and needs none: such an environment serves to act, not to be played."""
+
+
+NO_GUIDANCE, BY_RETURN = Guidance(), Assessment()
 
 
 @dataclass(frozen=True, eq=False)
 class Environment:
-    """A world as pure functions.
+    """A world as pure functions: its dynamics, and beside them what is known about acting in it and judging it.
 
     Args of the fields: `key` a typed PRNG key, `state` and `params` pytrees, `action` an element of `action_space`.
     With `num_agents` set, obs, action and reward have a leading agent axis.
@@ -112,52 +200,11 @@ class Environment:
     alive: Callable[[State, Params], jax.Array] | None = None
     """`(state, params)`: bool (A,), the agents that act in this state. One that does not has had its last reward: its
     own episode has terminated, and what it does is ignored."""
-    splits: Mapping[str, Params] = field(default_factory=dict)
-    """Parameters by split name (`train`, `val`, `test`); without any, every name means `default_params`."""
-    absent_splits: Mapping[str, str] = field(default_factory=dict)
-    """Splits that the settings leave out, and what the user can do to have them (`set env.val_dates`)."""
-    num_cases: Callable[[Params], int | None] = lambda params: None
-    """Number of distinct evaluation episodes in `params`, or None when they are unlimited (random starts)."""
-    reset_case: Callable[[jax.Array, jax.Array, Params], tuple[Any, State]] | None = None
-    """`(key, index, params)`: start of evaluation episode number `index`; None: `reset_env` with the key."""
+    differentiable: bool = False
     reward_scale: float = 1.0
     """Algorithms learn from rewards times this. Returns that are reported, and recorded data, are not scaled."""
-    score: Scorer | None = None
-    has_bound: bool | None = None
-    """Whether `score` has a `percent_of_bound`; None: only scoring tells."""
-    condense: Callable[[Mapping[str, Any], Params], dict[str, Any]] | None = None
-    """`(whole records of one episode [T, ...], params)`: further entries of its records, pytrees of small arrays [T].
-    It runs on the device, so that what `score` needs beyond scalars reaches the host and the rest does not. Records are
-    those of `envs_jax.episodes`, with an agent axis."""
-    milestones: tuple[str, ...] = ()
-    """Names of the milestones that `score` reports."""
-    report: Reporter | None = None
-    guided_action: Callable[[jax.Array, State, Params], jax.Array] | None = None
-    """`(key, state, params)`: a rule-based exploratory action for warm-up."""
-    rules: Mapping[str, Callable[[jax.Array, State, Params], jax.Array]] = field(default_factory=dict)
-    """Rule-based policies by name, `(key, state, params)`: an action. They jit and vmap; `purerl.record` plays them."""
-    compared: tuple[str, ...] = ()
-    """Names of `rules` that an evaluation plays from the policy's starts and scores beside it."""
-    shown: tuple[str, ...] = ()
-    """Entries of the score's `detail`, one number per seed, that tests under other conditions show beside the score;
-    `a.b` is entry `b` of `a`, shown as `b`. NaN where there is nothing to tell."""
-    shifts: "Callable[[Sequence[str] | None], Sequence[ShiftGroup]] | None" = None
-    """`(kinds, or None for all)`: conditions that differ from those of the training. The first entry of every group is
-    unshifted: changes are against it, from the same starts."""
-    scenarios: "Callable[[Sequence[str]], Sequence[ShiftGroup]] | None" = None
-    """`(names)`: the same world in these scenarios; names of collections stand for their members."""
-    preview: Callable[[jax.Array, jax.Array, Params], jax.Array] | None = None
-    """`(obs, action, params)`: differentiable features of what the action does at once, the immediate reward first."""
-    episode_sums: Mapping[str, str] = field(default_factory=dict)
-    """Log column -> name of the scalar in `info` whose sum over an episode it shows."""
-    differentiable: bool = False
-    calibration: Mapping[str, Any] | None = None
-    """JSON-serialisable values fitted on the training split (normalisation, reward scale). `make` takes them back as
-    the keyword `calibration`, so a policy sees other data through the glasses it was trained with."""
-    provenance: Mapping[str, Any] | None = None
-    """JSON-serialisable: which recorded data the splits are made of, with digests. Where there is one, `make` takes it
-    back as the keyword `provenance` and gives the same splits, or refuses data that have changed since; and with
-    `without_data=True` it reads no data and needs none: such an environment serves to act, not to be played."""
+    guidance: Guidance = NO_GUIDANCE
+    assessment: Assessment = BY_RETURN
 
     def reset(self, key: jax.Array, params: Params | None = None) -> tuple[Any, State]:
         """First observation and state of a new episode."""
@@ -183,15 +230,16 @@ class Environment:
         problem = self.split_problem(split)
         if problem is not None:
             raise ValueError(f"no split '{split}': {problem}")
-        return self.splits.get(split, self.default_params)
+        return self.assessment.splits.get(split, self.default_params)
 
     def split_problem(self, split: str) -> str | None:
         """Why there is no such split, with the remedy or the nearest name; None where there is."""
-        if not self.splits or split in self.splits:
+        splits, absent = self.assessment.splits, self.assessment.absent_splits
+        if not splits or split in splits:
             return None
-        near = difflib.get_close_matches(split, [*self.splits, *self.absent_splits], n=1)
-        remedy = self.absent_splits.get(split) or (f"did you mean '{near[0]}'?" if near else "")
-        return f"{self.name} has {', '.join(self.splits)}" + (f"; {remedy}" if remedy else "")
+        near = difflib.get_close_matches(split, [*splits, *absent], n=1)
+        remedy = absent.get(split) or (f"did you mean '{near[0]}'?" if near else "")
+        return f"{self.name} has {', '.join(splits)}" + (f"; {remedy}" if remedy else "")
 
 
 def restarted(done: jax.Array, fresh: tuple[Any, State], stepped: tuple[Any, State]) -> tuple[Any, State]:

@@ -88,8 +88,9 @@ def _check_types(env: Environment, params: Params, state: Any, obs: Any) -> None
     assert jnp.issubdtype(reward.dtype, jnp.floating), f"reward dtype {reward.dtype} is not real"
     assert "final_observation" in info, "info has no final_observation"
     # A shape error of a rule would otherwise surface only inside a training or recording program.
-    optional = {} if env.guided_action is None else {"guided_action": env.guided_action}
-    for name, rule in {**optional, **env.rules}.items():
+    guidance = env.guidance
+    optional = {} if guidance.guided_action is None else {"guided_action": guidance.guided_action}
+    for name, rule in {**optional, **guidance.rules}.items():
         chosen = jax.eval_shape(rule, jax.random.key(0), state, params)
         assert jax.tree.map(jnp.shape, chosen) == jax.tree.map(jnp.shape, action), f"{name}: wrong shape"
     if env.action_mask is not None:

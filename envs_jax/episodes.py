@@ -51,8 +51,8 @@ def play(
         return jax.vmap(jax.random.fold_in, (None, 0))(key, case_indices)
 
     def start() -> tuple[Any, Any]:
-        if env.reset_case is not None:
-            return jax.vmap(env.reset_case, (0, 0, None))(keys_by_case(key_reset), case_indices, params)
+        if env.assessment.reset_case is not None:
+            return jax.vmap(env.assessment.reset_case, (0, 0, None))(keys_by_case(key_reset), case_indices, params)
         return jax.vmap(env.reset_env, (0, None))(keys_by_case(key_reset), params)
 
     def body(carried, key):
@@ -75,8 +75,8 @@ def play(
     own["case"] = jnp.broadcast_to(case_indices[:, None], (num_cases, num_steps))
     everything = {**info, "action": actions, "state": states, "rewards": rewards, **own}
     records = everything if whole else {**_scalars(info, actions), **own}
-    if env.condense is not None:
-        records = {**records, **jax.vmap(env.condense, (0, None))(everything, params)}
+    if env.assessment.condense is not None:
+        records = {**records, **jax.vmap(env.assessment.condense, (0, None))(everything, params)}
     return Episodes(records, obs, steps[-1])
 
 
@@ -96,7 +96,7 @@ def play_rules(
     All rules fly in one batch, each world with the action of its own: a program for each would take as many times as
     long to compile.
     """
-    rules = [jax.vmap(env.rules[name], (0, 0, None)) for name in names]
+    rules = [jax.vmap(env.guidance.rules[name], (0, 0, None)) for name in names]
     count, cases = len(rules), case_indices.shape[0]
     own = jnp.repeat(jnp.arange(count), cases)
 

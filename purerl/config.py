@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 import envs_jax
 from purerl import algos, modules
@@ -34,7 +34,7 @@ class EarlyStop(_Section):
 class BandStop(_Section):
     """Ends a run whose training episodes have become good: judged band by band, a band being a share of training."""
 
-    metric: str = Field("conflict_free", description="a share among the environment's episode columns")
+    metric: str = Field(description="a share among the columns that the environment's episodes have in the log")
     share: float = Field(0.95, gt=0, le=1, description="mean of the metric in a good band")
     env_steps: int = Field(8200, ge=1, description="least length of a band, of one seed")
     updates: int = Field(4, ge=1, description="update calls that a band has at least")
@@ -50,14 +50,17 @@ class Evaluation(_Section):
     seed: int = Field(1234, ge=0, lt=2**31 - 1)
     final_split: str = Field("test", description="scored once, after training")
     quick_every_epochs: int | None = Field(None, ge=1, description="write a few episodes step by step")
-    quick_dates: list[str] | None = Field(
-        None, min_length=1, description="null: one per season, the first of each in the split"
+    quick_cases: list[str] | None = Field(
+        None,
+        min_length=1,
+        validation_alias=AliasChoices("quick_cases", "quick_dates"),
+        description="names of those episodes; null: the few that the environment finds worth looking at",
     )
     early_stop: EarlyStop | None = None
     streaks: dict[str, PositiveInt] | None = Field(
         None, description="milestone of the environment's score -> evaluations in a row that end the run"
     )
-    bands: BandStop | None = Field(None, description="end by training episodes; its keys have defaults")
+    bands: BandStop | None = Field(None, description="end by training episodes; metric says by what")
 
     @property
     def final_seed(self) -> int:

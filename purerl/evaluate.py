@@ -1,5 +1,5 @@
 """`python -m purerl.evaluate`: score the policy of a run against its environment's baselines and bound, and test it
-under shifts of its scenario or in others."""
+under other conditions than those of its training."""
 
 import argparse
 import json
@@ -12,21 +12,23 @@ from purerl.cli import Parser, checkpoint_name, run_command, whole_number
 
 DESCRIPTION = """Score a trained policy: greedy, with fixed seeds, against the environment's baselines and bound.
 
-With --shift it is played under changed conditions instead, with --scenarios in other scenarios, there beside other
-runs and the rules of its world. Tables and figures of these go to eval/ and plots/ of the (first) run."""
+With --conditions it is played under other conditions instead, which its world declares by name: changes against the
+unchanged case, or cases one by one, there beside other runs and the rules of the world. Tables and figures of these go
+to eval/ and plots/ of the (first) run."""
 
 
 def parser() -> argparse.ArgumentParser:
     parser = Parser("python -m purerl.evaluate", DESCRIPTION)
     parser.add_argument(
-        "--run", nargs="+", required=True, metavar="DIR", help="directory of a run; with --scenarios several"
+        "--run", nargs="+", required=True, metavar="DIR", help="directory of a run; for conditions one by one, several"
     )
     parser.add_argument(
-        "--shift", nargs="*", metavar="KIND", help="play shifts of these kinds (none named: all) with 64 episodes each"
-    )
-    parser.add_argument(
-        "--scenarios", nargs="+", metavar="NAME", help="play every run in these scenarios, or collections of them"
-    )
+        "--conditions", nargs="+", metavar=("NAME", "KIND"),
+        help="play under the conditions NAME of the world, those of these kinds (none named: all); changes with 64 "
+        "episodes each",
+    )  # fmt: skip
+    parser.add_argument("--shift", nargs="*", metavar="KIND", help="the same as --conditions shifts KIND ...")
+    parser.add_argument("--scenarios", nargs="+", metavar="NAME", help="the same as --conditions scenarios NAME ...")
     parser.add_argument(
         "--checkpoint", type=checkpoint_name, default="best", metavar="best|latest|EPOCH",
         help="which policy (default: best, of every seed the best by its own evaluations)",
@@ -49,15 +51,16 @@ def command(argv: Sequence[str] | None) -> int:
     from purerl.run import process
     from purerl.run.stored_config import read_config
 
-    if args.shift is not None and args.scenarios is not None:
-        raise ConfigError("--shift and --scenarios are two commands; give one of them")
+    given = [f"--{name}" for name in ("conditions", "shift", "scenarios") if getattr(args, name) is not None]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} are two commands; give one of them")
     if args.scenario is not None and args.scenarios is not None:
         raise ConfigError("--scenario and --scenarios are two commands; give one of them")
-    if len(args.run) > 1 and args.scenarios is None:
-        raise ConfigError("--run: several runs are compared with --scenarios; else give one")
+    if len(args.run) > 1 and (not given or args.shift is not None):
+        raise ConfigError("--run: several runs are compared with --scenarios or --conditions; else give one")
     configs = [read_config(run_dir) for run_dir in args.run]
     process.select_device(configs[0])
-    report = _score(args) if args.shift is None and args.scenarios is None else _deployed(args)
+    report = _deployed(args) if given else _score(args)
     if args.json:
         from purerl.run import files
 
@@ -67,7 +70,7 @@ def command(argv: Sequence[str] | None) -> int:
 
 def _sorted_out(args: argparse.Namespace) -> argparse.Namespace:
     """Flags that take several words leave `env.key=value` to the overrides."""
-    for name in ("run", "shift", "scenarios"):
+    for name in ("run", "conditions", "shift", "scenarios"):
         words = getattr(args, name)
         if words is not None:
             args.overrides += [word for word in words if _is_override(word)]
@@ -130,21 +133,39 @@ def _require_room(args: argparse.Namespace, run: Any, policy: Any, split: str) -
     memory.require_room([memory.Part("records of the episodes", memory.bytes_of(records), ("--episodes",))])
 
 
+def _test(args: argparse.Namespace) -> Any:
+    """The conditions that were asked for: `purerl.report.conditions.Test`."""
+    from purerl.errors import ConfigError
+    from purerl.report.conditions import Test
+
+    if args.shift is not None:
+        return Test("shifts", args.shift or None, "--shift")
+    if args.scenarios is not None:
+        return Test("scenarios", args.scenarios or None, "--scenarios")
+    if not args.conditions:
+        raise ConfigError("--conditions: name the conditions")
+    name, *wanted = args.conditions
+    return Test(name, wanted or None, "--conditions")
+
+
 def _deployed(args: argparse.Namespace) -> dict[str, Any]:
+    from purerl.errors import ConfigError
     from purerl.report import conditions, tables
 
-    opened = [_opened(args, run_dir) for run_dir in args.run]
+    opened, test = [_opened(args, run_dir) for run_dir in args.run], _test(args)
     settings, split, run_dir = opened[0].run.config.evaluation, _split(args, opened[0].run), args.run[0]
     _require_room(args, opened[0].run, opened[0].policy, split)
-    if args.shift is not None:
-        report = conditions.play_shifts(opened[0], args.shift or None, args.episodes, settings.final_seed, split)
-        shown = [conditions.shift_table(report, f"{run_dir}, checkpoint {args.checkpoint}")]
-        paths = conditions.write_shifts(report, run_dir)
+    if conditions.conditions_of(opened[0].run.env, test).compared == "changes":
+        if len(opened) > 1:
+            raise ConfigError(f"--run: {test.name} are changes, which are played for one run alone")
+        report = conditions.play_changes(opened[0], test, args.episodes, settings.final_seed, split)
+        shown = [conditions.change_table(report, f"{run_dir}, checkpoint {args.checkpoint}")]
+        paths = conditions.write_changes(report, run_dir)
     else:
         episodes = args.episodes or settings.episodes
-        report = conditions.play_scenarios(opened, args.scenarios, episodes, settings.final_seed, split)
-        shown = conditions.scenario_tables(report)
-        paths = conditions.write_scenarios(report, run_dir)
+        report = conditions.play_one_by_one(opened, test, episodes, settings.final_seed, split)
+        shown = conditions.matrix_tables(report)
+        paths = conditions.write_matrices(report, run_dir)
     for table in shown:
         tables.print_table(table)
     for path in paths:

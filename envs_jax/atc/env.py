@@ -4,6 +4,7 @@ Reading order: `make`, what it builds from a configuration (scenario, parameters
 functions of one airspace. Their arithmetic is in `step`, with the batch last (see `envs_jax.batch_last`).
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from envs_jax.atc.report import aircraft_ids, make_report
 from envs_jax.atc.scenarios import Scenario, named, read, t_formation, with_speed_spread
 from envs_jax.atc.scoring import MILESTONES, SHOWN, score
 from envs_jax.atc.step import advance, begin
-from envs_jax.base import Environment
+from envs_jax.base import Assessment, Conditions, Environment, Group, Guidance
 from envs_jax.batch_last import batch_last
 from envs_jax.spaces import Box, Discrete
 
@@ -64,20 +65,36 @@ def build(config: AtcConfig, own: Scenario | None, tested: bool = False) -> Envi
         agent_names=aircraft_ids(scenario, num_aircraft),
         global_state=functions.global_state,
         alive=functions.alive,
-        score=score,
-        has_bound=False,
-        condense=partial(condense, rules=rules, predictor=not tested) if with_alerts else None,
-        milestones=MILESTONES,
-        rules={name: functions.as_rule(pilot) for name, pilot in baselines.BASELINES.items()},
-        compared=tuple(baselines.BASELINES),
-        report=make_report(scenario, params, rules, num_aircraft),
-        shown=SHOWN,
-        shifts=lambda kinds: shifts.groups(kinds, config, own, partial(build, tested=True)),
-        scenarios=lambda names: shifts.scenario_groups(
-            names, config, scenario.name, lambda other, name: build(other, scenario_of(other, name), tested=True)
+        guidance=Guidance(rules={name: functions.as_rule(pilot) for name, pilot in baselines.BASELINES.items()}),
+        assessment=Assessment(
+            score=score,
+            has_bound=False,
+            condense=partial(condense, rules=rules, predictor=not tested) if with_alerts else None,
+            milestones=MILESTONES,
+            compared=tuple(baselines.BASELINES),
+            shown=SHOWN,
+            conditions=conditions_of(config, own, scenario.name),
+            report=make_report(scenario, params, rules, num_aircraft),
+            columns=metrics.COLUMNS,
         ),
-        episode_sums=metrics.EPISODE_SUMS,
     )
+
+
+def conditions_of(config: AtcConfig, own: Scenario | None, name: str) -> dict[str, Conditions]:
+    """Changes of the scenario itself, and other scenarios."""
+
+    def other_scenarios(names: Sequence[str] | None) -> list[Group]:
+        build_other = lambda other, name: build(other, scenario_of(other, name), tested=True)  # noqa: E731
+        return shifts.scenario_groups(names or [shifts.ALL], config, name, build_other)
+
+    return {
+        "shifts": Conditions(
+            lambda kinds: shifts.groups(kinds, config, own, partial(build, tested=True)),
+            compared="changes",
+            why_left_out="starts too close",
+        ),
+        "scenarios": Conditions(other_scenarios, compared="one by one", own=name),
+    }
 
 
 def scenario_of(config: AtcConfig, name: str) -> Scenario | None:
@@ -210,7 +227,7 @@ class Functions:
         return is_flying(state, self.rules)
 
     def as_rule(self, pilot: baselines.Baseline):
-        """A scripted pilot as one of `Environment.rules`."""
+        """A scripted pilot as one of `Guidance.rules`."""
 
         def rule(key, state: AtcState, params: AtcParams):
             action = pilot(state, params)

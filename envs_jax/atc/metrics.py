@@ -8,19 +8,24 @@ import jax.numpy as jnp
 
 from envs_jax.atc.geometry import alone_or, least_of_all, total
 from envs_jax.atc.params import FAR_NM, SUBSTEPS, Limits, Tally
+from envs_jax.base import Column
 
 OSCILLATION_DEG = 2.0
 INTERVENTION_DEG, INTERVENTION_KT = 3.0, 5.0
 
-EPISODE_SUMS = {
-    name: name
-    for name in (
-        "success", "conflict_free", "reached_ratio", "length", "los_events", "los_seconds", "los_pairs",
-        "collision_events", "nmac_events", "min_separation_nm", "path_ratio", "extra_path_nm", "flight_time_s",
-        "action_effort", "oscillation", "interventions",
-    )
+COLUMNS = {
+    "success": Column("success", label="success", share=True),
+    "conflict_free": Column("conflict_free", label="conflict free", share=True),
+    "reached_ratio": Column("reached_ratio", label="arrived", share=True),
+    **{
+        name: Column(name)
+        for name in (
+            "length", "los_events", "los_seconds", "los_pairs", "collision_events", "nmac_events", "min_separation_nm",
+            "path_ratio", "extra_path_nm", "flight_time_s", "action_effort", "oscillation", "interventions",
+        )
+    },
 }  # fmt: skip
-"""Columns of the training log: what `report` says at the end of an episode, and zero before."""
+"""Of the training log, sums over an episode: what `report` says at the end of an episode, and zero before."""
 
 
 def start(direct_nm) -> Tally:

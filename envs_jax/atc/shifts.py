@@ -17,7 +17,7 @@ from envs_jax.atc.config import GENERIC, SCENARIOS, AtcConfig, SensingConfig, Wi
 from envs_jax.atc.kinematics import performance_of
 from envs_jax.atc.params import EARTH_NM, KNOT_MS, TYPES, AtcParams
 from envs_jax.atc.scenarios import CIRCLES, FIVE, NINE, Agent, Scenario, named
-from envs_jax.base import Environment, ShiftGroup
+from envs_jax.base import Environment, Group
 
 CLOSEST_START_NM = 6.0
 """Shifts that bring two starts closer than this are left out."""
@@ -161,8 +161,8 @@ Build = Callable[[AtcConfig, Scenario | None], Environment]
 """The environment of a configuration in a scenario, None: random traffic."""
 
 
-def groups(kinds: Sequence[str] | None, config: AtcConfig, scenario: Scenario | None, build: Build) -> list[ShiftGroup]:
-    """The environment's `shifts`.
+def groups(kinds: Sequence[str] | None, config: AtcConfig, scenario: Scenario | None, build: Build) -> list[Group]:
+    """The groups of the conditions `shifts`.
 
     Raises:
         ValueError: a kind that is not known, or does not exist for random traffic.
@@ -191,7 +191,7 @@ def groups(kinds: Sequence[str] | None, config: AtcConfig, scenario: Scenario | 
 
 def _group(
     env: Environment, unshifted: dict[str, Any], rows: Sequence[Row], ids: Sequence[str], in_trail: bool
-) -> ShiftGroup:
+) -> Group:
     base = jax.tree.map(np.asarray, dataclasses.replace(env.default_params, **unshifted))
     labels, params, left_out = [dict(UNSHIFTED)], [base], Counter[str]()
     least = closest_start_nm(base)
@@ -203,7 +203,7 @@ def _group(
             continue
         labels.append(shift.label())
         params.append(moved)
-    return ShiftGroup(env, labels, jax.tree.map(lambda *x: np.stack(x), *params), dict(left_out))
+    return Group(env, labels, jax.tree.map(lambda *x: np.stack(x), *params), dict(left_out))
 
 
 def _disturbed(config: AtcConfig, scenario: Scenario | None) -> AtcConfig:
@@ -294,8 +294,8 @@ def crossing(scenario: Scenario, count: int) -> list[Agent]:
 
 def scenario_groups(
     names: Sequence[str], config: AtcConfig, own: str, build: Callable[[AtcConfig, str], Environment]
-) -> list[ShiftGroup]:
-    """The environment's `scenarios`: other scenarios with this configuration's pilots, rewards and jitter.
+) -> list[Group]:
+    """The groups of the conditions `scenarios`: other scenarios with this configuration's pilots, rewards and jitter.
 
     `five`, `nine`, `circles` and `all` (these and random traffic) stand for their members. Another scenario than `own`
     has its own horizon. Those of as many aircraft are one group, with the longest horizon's number of steps.
@@ -321,9 +321,9 @@ def scenario_groups(
         env = build(_wide_enough(other, number), name)
         alike.setdefault((env.num_agents, name == GENERIC), []).append((name, env))
     return [
-        ShiftGroup(
+        Group(
             max((env for _, env in members), key=lambda env: env.max_episode_length),
-            [{"scenario": name} for name, _ in members],
+            [{"condition": name} for name, _ in members],
             jax.tree.map(lambda *x: np.stack(x), *(env.default_params for _, env in members)),
         )
         for members in alike.values()

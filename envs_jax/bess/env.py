@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs_jax.base import Environment
+from envs_jax.base import Assessment, Column, Environment, Guidance
 from envs_jax.bess import physics
 from envs_jax.bess.baselines import PRICE_RULES, PriceRule
 from envs_jax.bess.calibration import calibrate, checked
@@ -31,18 +31,18 @@ from envs_jax.spaces import Box
 GUIDED_RANDOM_SHARE = 0.3
 SMALLEST_MW = 1e-6
 """Divides commands where the battery can do nothing."""
-EPISODE_SUMS = {
-    "episode_profit": "profit_eur",
-    "episode_revenue": "revenue_eur",
-    "episode_degradation": "wear_eur",
-    "rev_pv": "revenue_pv_eur",
-    "rev_energy": "revenue_energy_eur",
-    "rev_reserve": "revenue_reserve_eur",
-    "deg_cost": "wear_eur",
-    "final_soc": "final_soc",
-    "throughput_mwh": "throughput_mwh",
+COLUMNS = {
+    "episode_profit": Column("profit_eur"),
+    "episode_revenue": Column("revenue_eur"),
+    "episode_degradation": Column("wear_eur"),
+    "rev_pv": Column("revenue_pv_eur"),
+    "rev_energy": Column("revenue_energy_eur"),
+    "rev_reserve": Column("revenue_reserve_eur"),
+    "deg_cost": Column("wear_eur"),
+    "final_soc": Column("final_soc"),
+    "throughput_mwh": Column("throughput_mwh"),
 }
-"""Columns of the training log, sums over a day."""
+"""Of the training log: sums over a day."""
 
 
 @struct.dataclass
@@ -108,25 +108,29 @@ def make(*, provenance: Mapping[str, Any] | None = None, without_data: bool = Fa
         action_space=lambda params: functions.action_box(),
         episode_length=functions.episode_length,
         max_episode_length=functions.episode_length,
-        splits=params,
-        absent_splits={
-            name: "made without data" if without_data else f"set env.{name}_dates"
-            for name in SPLITS
-            if name not in params
-        },
-        num_cases=lambda params: functions.num_cases(params),
-        reset_case=functions.reset_case,
-        score=score,
-        has_bound=has_exact_bound(rules),
-        report=report,
-        guided_action=functions.guided_action,
-        rules={name: functions.rule_action(rule) for name, rule in PRICE_RULES.items()}
-        | {"guided": functions.guided_action},
-        episode_sums=EPISODE_SUMS,
-        preview=functions.preview if config.obs in RELATIVE else None,
         differentiable=True,
-        calibration=calibration,
-        provenance=provenance,
+        guidance=Guidance(
+            rules={name: functions.rule_action(rule) for name, rule in PRICE_RULES.items()}
+            | {"guided": functions.guided_action},
+            guided_action=functions.guided_action,
+            preview=functions.preview if config.obs in RELATIVE else None,
+        ),
+        assessment=Assessment(
+            splits=params,
+            absent_splits={
+                name: "made without data" if without_data else f"set env.{name}_dates"
+                for name in SPLITS
+                if name not in params
+            },
+            num_cases=lambda params: functions.num_cases(params),
+            reset_case=functions.reset_case,
+            score=score,
+            has_bound=has_exact_bound(rules),
+            report=report,
+            columns=COLUMNS,
+            calibration=calibration,
+            provenance=provenance,
+        ),
     )
 
 

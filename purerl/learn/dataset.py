@@ -212,7 +212,8 @@ def world_of(env: Environment, params: Any) -> World:
         bounds = (np.asarray(bound, np.float32) for bound in (space.low, space.high))
         low, high = (np.broadcast_to(bound, space.shape)[0].tolist() for bound in bounds)
     # As JSON gives it back.
-    calibration = None if env.calibration is None else json.loads(json.dumps(dict(env.calibration)))
+    fitted = env.assessment.calibration
+    calibration = None if fitted is None else json.loads(json.dumps(dict(fitted)))
     return World(
         name=env.name,
         observation_size=size,

@@ -171,9 +171,9 @@ class Source(NamedTuple):
             guided: warm up with the environment's rule instead of uniform actions.
         """
         env, config = self.env, self.config
-        if guided and env.guided_action is None:
+        if guided and env.guidance.guided_action is None:
             raise ValueError(f"algo: guided_warmup needs a rule to warm up with, and {env.name} has none")
-        rule = env.guided_action if guided else None
+        rule = env.guidance.guided_action if guided else None
 
         def draw(key):
             if rule is not None:

@@ -83,7 +83,7 @@ def start_worlds(env: Environment, params, key: jax.Array, num_envs: int, carry)
     """B fresh episodes; `carry` is the policy's empty memory."""
     obs, state = jax.vmap(env.reset_env, (0, None))(jax.random.split(key, num_envs), params)
     zeros = jnp.zeros((num_envs,))
-    return Worlds(state, obs, carry, dict.fromkeys(("return", *env.episode_sums), zeros))
+    return Worlds(state, obs, carry, dict.fromkeys(_running_names(env), zeros))
 
 
 def facts_of(env: Environment, params, state) -> Facts:
@@ -147,8 +147,7 @@ def collect(
         done = terminated | truncated
         obs, state = jax.vmap(restarted)(done, fresh_of(restart), (final_obs, state_next))
         before, after = facts_of(env, params, worlds.state), facts_of(env, params, state_next)
-        gains = {"return": jnp.sum(reward, axis=1), **{name: info[source] for name, source in env.episode_sums.items()}}
-        running = {name: total + gains[name] for name, total in worlds.running.items()}
+        running, shown = _after_step(env, worlds.running, jnp.sum(reward, axis=1), info)
         learned = reward if env.reward_scale == 1 else env.reward_scale * reward
         frames = info[FRAMES].astype(jnp.float32) if FRAMES in info else None
         steps = Steps(worlds.obs, action, learned, terminated, truncated, final_obs, extra, before, after, frames)
@@ -158,14 +157,42 @@ def collect(
             jax.tree.map(lambda x: jnp.where(done.reshape(-1, *[1] * (x.ndim - 1)), 0, x), carry),
             {name: jnp.where(done, 0.0, total) for name, total in running.items()},
         )
-        return worlds, (steps, running)
+        return worlds, (steps, shown)
 
     worlds, (steps, running) = scan_with_keys(body, worlds, key_step, (noise, restarts))
     return worlds, steps, tally_of(steps, running)
 
 
+LENGTH = "/steps"
+"""Of the running numbers: steps of the unfinished episode, counted where a column is a mean over them."""
+
+
+def _running_names(env: Environment) -> list[str]:
+    columns = env.assessment.columns
+    is_mean = any(column.reduction == "mean" for column in columns.values())
+    return ["return", *columns, *[LENGTH] * is_mean]
+
+
+def _after_step(env: Environment, running: dict[str, jax.Array], team_reward: jax.Array, info) -> tuple[dict, dict]:
+    """The running numbers [B] after a step, and what they would show of an episode that ended there."""
+    columns = env.assessment.columns
+    gains = {"return": team_reward, **{name: info[column.source] for name, column in columns.items()}}
+    after = {
+        name: gains[name].astype(total.dtype)
+        if name in columns and columns[name].reduction == "last"
+        else total + gains.get(name, 1.0)
+        for name, total in running.items()
+    }
+    shown = {
+        name: value / after[LENGTH] if name in columns and columns[name].reduction == "mean" else value
+        for name, value in after.items()
+        if name != LENGTH
+    }
+    return after, shown
+
+
 def tally_of(steps: Steps, running: dict[str, jax.Array]) -> Tally:
-    """Tally of recorded steps; `running` [T, B] are the sums of every unfinished episode after each step."""
+    """Tally of recorded steps; `running` [T, B] is what every unfinished episode would show after each step."""
     done = steps.terminated | steps.truncated
     alive = steps.facts.alive
     return Tally(

@@ -135,9 +135,9 @@ def critics_of(
     obs_dim = env.observation_space(env_params).shape[1]
     if not with_preview:
         return Critics(network, arch, obs_dim, actions.dim, choices=isinstance(actions, Choices))
-    if env.preview is None or isinstance(actions, Choices):
+    if env.guidance.preview is None or isinstance(actions, Choices):
         raise ValueError(f"algo.critic_preview: {env.name} offers no preview of actions here; set it to false")
-    of_agents, unit = env.preview, actions.unit
+    of_agents, unit = env.guidance.preview, actions.unit
 
     def of_one(obs, action, env_params):
         return of_agents(obs[None], action[None] * unit, env_params)[0]

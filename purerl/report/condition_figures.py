@@ -1,4 +1,4 @@
-"""Figures of policies under other conditions: numbers over the size of shifts, matrices of training x test."""
+"""Figures of policies under other conditions: numbers over the size of changes, matrices of players x conditions."""
 
 from collections.abc import Mapping
 
@@ -17,14 +17,15 @@ PLACES_UP_TO = 5
 AXIS_COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:red")
 
 
-def shift_figure(rows: pd.DataFrame, column: str) -> Figure:
-    """A number over the size of shifts, a panel for each kind.
+def change_figure(rows: pd.DataFrame, column: str, name: str) -> Figure:
+    """A number over the size of changes, a panel for each kind.
 
-    Lines are means over who is shifted with a band from the least to the largest, dashed where all are at once; the
-    grey line is the unshifted case. Axes with fewer sizes than others are points.
+    Lines are means over who is changed with a band from the least to the largest, dashed where all are at once; the
+    grey line is the unchanged case. Axes with fewer sizes than others are points.
 
     Args:
-        rows: of `purerl.report.conditions.play_shifts`.
+        rows: of `purerl.report.conditions.play_changes`.
+        name: of the changes.
     """
     kinds = [kind for kind in dict.fromkeys(rows["kind"]) if kind != "none"]
     across = max(1, min(len(kinds), PANELS_ACROSS))
@@ -36,36 +37,36 @@ def shift_figure(rows: pd.DataFrame, column: str) -> Figure:
         ax.set_axis_off()
     for ax, kind in zip(axes.flat, kinds, strict=False):
         own = rows[rows["kind"] == kind]
-        # Of any shift that has the number: some have none, and then no change.
-        unshifted = float((own[column] - own[f"{column}_change"]).dropna().mean())
-        ax.axhline(unshifted, color="grey", lw=1, zorder=1)
+        # Of any change that has the number: some have none, and then no change.
+        unchanged = float((own[column] - own[f"{column}_change"]).dropna().mean())
+        ax.axhline(unchanged, color="grey", lw=1, zorder=1)
         if own["size"].isna().all():
             _choices(ax, own, column)
         else:
-            _sizes(ax, own, column, unshifted)
+            _sizes(ax, own, column, unchanged)
         unit = own["unit"].iloc[0]
         ax.set_title(f"{kind} [{unit}]" if unit else kind, fontsize=10)
         ax.tick_params(labelsize=8)
         ax.grid(alpha=0.3)
     for row in axes:
         row[0].set_ylabel(column)
-    figure.suptitle(f"{column} under shifts: mean and range over one shifted, dashed: all shifted", fontsize=11)
+    figure.suptitle(f"{column} under {name}: mean and range over one changed, dashed: all changed", fontsize=11)
     return figure
 
 
-def _sizes(ax: Axes, own: pd.DataFrame, column: str, unshifted: float) -> None:
+def _sizes(ax: Axes, own: pd.DataFrame, column: str, unchanged: float) -> None:
     sizes = own.groupby("axis", sort=False)["size"].nunique()
     for (axis, part), color in zip(own.groupby("axis", sort=False), AXIS_COLORS, strict=False):
         alone, few = part["who"].nunique() == 1, sizes[axis] < sizes.max()
         for together, one in part.groupby(part["who"] == "all"):
             hollow = together and not alone
-            spread = one.groupby("size")[column].agg(["mean", "min", "max"])
+            ranges = one.groupby("size")[column].agg(["mean", "min", "max"])
             if not few:
-                spread.loc[0.0] = unshifted
-                spread = spread.sort_index()
-                ax.fill_between(spread.index, spread["min"], spread["max"], color=color, alpha=0.15, lw=0)
+                ranges.loc[0.0] = unchanged
+                ranges = ranges.sort_index()
+                ax.fill_between(ranges.index, ranges["min"], ranges["max"], color=color, alpha=0.15, lw=0)
             ax.plot(
-                spread.index, spread["mean"], "o", ls="" if few else "--" if hollow else "-", color=color, lw=1.4,
+                ranges.index, ranges["mean"], "o", ls="" if few else "--" if hollow else "-", color=color, lw=1.4,
                 ms=4 if few else 3, mfc="none" if hollow else color, label=None if hollow else axis,
             )  # fmt: skip
     if len(sizes) > 1:
@@ -89,15 +90,15 @@ def _choices(ax: Axes, own: pd.DataFrame, column: str) -> None:
 
 
 def matrix_figure(matrices: Mapping[str, pd.DataFrame], trained_on: Mapping[str, str | None]) -> Figure:
-    """Heat maps of pilots x scenarios with their numbers; framed where a pilot flies what it was trained on.
+    """Heat maps of players x conditions with their numbers; framed where a player meets what it was trained on.
 
     Args:
         matrices: number -> its table.
-        trained_on: pilot -> scenario, None for rules.
+        trained_on: player -> condition, None for rules.
     """
-    down, (pilots, scenarios) = len(matrices), next(iter(matrices.values())).shape
+    down, (players, conditions) = len(matrices), next(iter(matrices.values())).shape
     figure, axes = plt.subplots(
-        down, 1, figsize=(2.6 + 0.72 * scenarios, 0.5 + down * (0.55 + 0.34 * pilots)), layout="constrained",
+        down, 1, figsize=(2.6 + 0.72 * conditions, 0.5 + down * (0.55 + 0.34 * players)), layout="constrained",
         squeeze=False, sharex=True,
     )  # fmt: skip
     for ax, (name, matrix) in zip(axes[:, 0], matrices.items(), strict=True):
@@ -109,11 +110,11 @@ def matrix_figure(matrices: Mapping[str, pd.DataFrame], trained_on: Mapping[str,
             ax.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
             if trained_on[matrix.index[row]] == matrix.columns[column]:
                 ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec="tab:red", lw=2, zorder=3))
-        ax.set_yticks(range(pilots), matrix.index, fontsize=8)
+        ax.set_yticks(range(players), matrix.index, fontsize=8)
         ax.tick_params(length=0)
-        runs = sum(trained_on[pilot] is not None for pilot in matrix.index)
+        runs = sum(trained_on[player] is not None for player in matrix.index)
         ax.axhline(runs - 0.5, color="white", lw=3)
         ax.set_title(name, fontsize=10)
         figure.colorbar(image, ax=ax, pad=0.01).ax.tick_params(labelsize=7)
-    ax.set_xticks(range(scenarios), matrix.columns, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
+    ax.set_xticks(range(conditions), matrix.columns, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
     return figure

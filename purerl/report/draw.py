@@ -16,7 +16,7 @@ def draw_run(shown: Shown, out: Path, everything: bool = False, episodes: int | 
     Args:
         everything, episodes: see `envs_jax.episodes.Material`.
     """
-    drawn = training_figures.training_figures(shown.history)
+    drawn = training_figures.training_figures(shown.history, shown.shares)
     figures = envs_jax.figure_function(shown.config.env["name"])  # found without loading the environment's data
     if shown.report is not None and shown.steps is not None and figures is not None:
         drawn |= figures(Material(shown.report, shown.steps, shown.replay, everything, episodes))

@@ -17,6 +17,7 @@ from purerl.errors import DamagedError
 from purerl.run.evaluation import rollout_cases
 from purerl.run.files import read_json, read_table
 from purerl.run.history import REPORT_KEYS, Ending, History, read_history
+from purerl.run.metadata import read_metadata
 from purerl.run.runs import Run, open_run, pick_seed, read_policy
 from purerl.run.stored_config import read_config
 from purerl.types import Policy
@@ -25,6 +26,8 @@ from purerl.types import Policy
 class Shown(NamedTuple):
     config: RunConfig
     history: History
+    shares: Mapping[str, str]
+    """Columns of training episodes that are shares, as the world declares them, and what they are called."""
     report: Mapping[str, Any] | None
     """The final score; None for a run that has not ended."""
     steps: pd.DataFrame | None
@@ -36,7 +39,8 @@ class Shown(NamedTuple):
 def from_memory(run: Run, ending: Ending) -> Shown:
     policy, _ = pick_seed(run, ending.policies, {"best_scores": ending.best_scores})
     steps = pd.DataFrame(ending.steps)
-    return Shown(run.config, ending.history, ending.report, steps, lambda: replay_of(run, policy))
+    shares = _shares({name: column._asdict() for name, column in run.env.assessment.columns.items()})
+    return Shown(run.config, ending.history, shares, ending.report, steps, lambda: replay_of(run, policy))
 
 
 def from_directory(run_dir: Path) -> Shown:
@@ -55,7 +59,12 @@ def from_directory(run_dir: Path) -> Shown:
         return replay_of(run, pick_seed(run, *read_policy(run_dir, run, "best"))[0])
 
     steps = _read_steps(run_dir, report["split"]) if report is not None else None
-    return Shown(config, read_history(run_dir, config), report, steps, replay)
+    shares = _shares(read_metadata(run_dir).get("columns", {}))
+    return Shown(config, read_history(run_dir, config), shares, report, steps, replay)
+
+
+def _shares(columns: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    return {name: column["label"] or name for name, column in columns.items() if column["share"]}
 
 
 def _read_steps(run_dir: Path, split: str) -> pd.DataFrame | None:

@@ -23,7 +23,7 @@ def score_table(result: Result, title: str) -> Any:
         percent += f" ± {np.std(score.percent_of_bound):.2f}"
     name = "policy" if seeds == 1 else f"policy (mean of {seeds} seeds)"
     table.add_row(name, f"{np.mean(score.policy):.6g}{spread}", percent, style="bold")
-    baseline_percent = score.detail.get("percent_of_bound_baselines") or {}
+    baseline_percent = score.percent_of_bound_baselines or {}
     for baseline, value in sorted(score.baselines.items(), key=lambda item: -item[1]):
         share = f"{baseline_percent[baseline]:.2f}" if baseline in baseline_percent else ""
         table.add_row(baseline, f"{value:.6g}", share)

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 matplotlib.use("Agg")  # files only: no window system is needed
 
 
-def training_figures(history: History) -> dict[str, Figure]:
+def training_figures(history: History, shares: Mapping[str, str]) -> dict[str, Figure]:
     """Figures that every run has, by file name.
+
+    Args:
+        shares: columns of training episodes that are shares, and what they are called.
 
     Raises:
         ConfigError: nothing was logged.
@@ -39,7 +42,7 @@ def training_figures(history: History) -> dict[str, Figure]:
     figures = {"losses": losses_figure(progress)}
     if evaluations:
         figures["learning_curve"] = learning_curve_figure(evaluations, progress)
-    episodes = episodes_figure(progress, evaluations[-1]["unit"] if evaluations else None)
+    episodes = episodes_figure(progress, shares, evaluations[-1]["unit"] if evaluations else None)
     return figures if episodes is None else {**figures, "episodes": episodes}
 
 
@@ -75,7 +78,7 @@ def learning_curve_figure(evaluations: Sequence[dict[str, Any]], progress: pd.Da
     scores = np.array([e[key] for e in evaluations])
     last = evaluations[-1]
     if as_percent:
-        lines, bound, label = last["detail"].get("percent_of_bound_baselines") or {}, 100.0, "% of bound"
+        lines, bound, label = last.get("percent_of_bound_baselines") or {}, 100.0, "% of bound"
     else:
         lines, bound, label = last["baselines"], last["bound"], last["unit"]
     figure, ax = plt.subplots(figsize=(8, 4.5), layout="constrained")
@@ -150,19 +153,18 @@ def losses_figure(progress: pd.DataFrame) -> Figure:
     return figure
 
 
-SHARES = {"success": "success", "conflict_free": "conflict free", "reached_ratio": "arrived"}
-"""Columns of training episodes that are shares, and what they are called."""
 SHARE_STYLES = (("#0072B2", "-"), ("#009E73", "--"), ("#B59B00", ":"))
 
 
-def episodes_figure(progress: pd.DataFrame, unit: str | None) -> Figure | None:
+def episodes_figure(progress: pd.DataFrame, labels: Mapping[str, str], unit: str | None) -> Figure | None:
     """Shares of training episodes over steps, and how many evaluations in a row met an aim; None where neither is
     logged.
 
     Args:
+        labels: of the columns that are shares.
         unit: of the score of evaluations; one of the shares is drawn beside them.
     """
-    shares = [name for name in SHARES if name in progress and progress[name].notna().any()]
+    shares = [name for name in labels if name in progress and progress[name].notna().any()]
     streaks = [name for name in progress if _streak_of(name) and progress[name].notna().any()]
     rows = [kind for kind in (shares, streaks) if kind]
     if not rows:
@@ -176,7 +178,7 @@ def episodes_figure(progress: pd.DataFrame, unit: str | None) -> Figure | None:
         for name, (color, line) in zip(names, SHARE_STYLES * 3, strict=False):
             known = progress[[clock, name]].dropna()
             if names is shares:
-                ax.plot(known[clock], known[name], color=color, ls=line, lw=1.8, label=SHARES[name])
+                ax.plot(known[clock], known[name], color=color, ls=line, lw=1.8, label=labels[name])
             else:
                 ax.step(known[clock], known[name], where="post", color=color, ls=line, lw=1.8, marker="o", ms=3.5,
                         label=_streak_of(name))  # fmt: skip
@@ -185,7 +187,7 @@ def episodes_figure(progress: pd.DataFrame, unit: str | None) -> Figure | None:
         scored = progress[[clock, "eval_score"]].dropna()
         if unit in shares and len(scored):
             axes[0, 0].plot(scored[clock], scored["eval_score"], "o", color="black", ms=4,
-                            label=f"{SHARES[unit]}, evaluation")  # fmt: skip
+                            label=f"{labels[unit]}, evaluation")  # fmt: skip
         axes[0, 0].set(ylabel="share of episodes", ylim=(-0.03, 1.03), title="Episodes during training")
     if streaks:
         longest = max(progress[name].max() for name in streaks)
@@ -224,7 +226,7 @@ def compare_figure(runs: Mapping[str, "Shown"]) -> Figure:
         bars.append((name, float(np.mean(values)), float(np.std(values))))
     last, tasks = list(runs.values())[-1], {shown.config.env["name"] for shown in runs.values()}
     report, label = last_report(last), unit_of(last)
-    rules = report["baselines"] if label == report["unit"] else report["detail"].get("percent_of_bound_baselines")
+    rules = report["baselines"] if label == report["unit"] else report.get("percent_of_bound_baselines")
     left.set(xlabel=" or ".join(sorted(steps_names)), ylabel=label, title="during training")
     left.grid(alpha=0.3)
     left.legend(fontsize=8)

@@ -109,6 +109,7 @@ class Result(NamedTuple):
             "bound": score.bound,
             "percent_of_bound": _mean(score.percent_of_bound),
             "percent_of_bound_per_seed": score.percent_of_bound,
+            "percent_of_bound_baselines": score.percent_of_bound_baselines,
             "return": _mean(self.returns),
             "return_per_seed": self.returns,
             "q_start_bias": _mean(self.q_start_bias),
@@ -135,7 +136,7 @@ def record_shapes(
 ) -> Any:
     """What an evaluation records, as shapes; `policy` may be shapes, too."""
     params = env.split_params(split)
-    count = number_of_cases(env.num_cases(params), episodes)
+    count = number_of_cases(env.assessment.num_cases(params), episodes)
     cases = jax.ShapeDtypeStruct((count,), jnp.int32)
     return rollout.eval_shape(params, policy, cases, jax.random.key(0), with_values=with_values, whole=False)
 
@@ -155,11 +156,11 @@ def make_evaluate(
     @lru_cache(maxsize=4)
     def beside(split: str, indices: tuple[int, ...], seed: int) -> Score | None:
         """Score of the environment's rules from the same starts, as if they were seeds."""
-        if not env.compared:
+        if not env.assessment.compared:
             return None
         cases = jnp.asarray(indices, jnp.int32)
         key = jax.random.key(seed)
-        records = by_rules(env.split_params(split), names=env.compared, case_indices=cases, key=key)
+        records = by_rules(env.split_params(split), names=env.assessment.compared, case_indices=cases, key=key)
         return score(env, split, jax.device_get(records), cache_dir)
 
     def evaluate(
@@ -172,7 +173,7 @@ def make_evaluate(
         whole: bool = False,
     ) -> Result:
         params = env.split_params(split)
-        indices = choose_cases(env.num_cases(params), episodes) if cases is None else np.asarray(cases)
+        indices = choose_cases(env.assessment.num_cases(params), episodes) if cases is None else np.asarray(cases)
         options = {"with_values": with_values, "whole": whole}
         key = jax.random.key(seed)
         records = jax.device_get(rollout(params, policy, jnp.asarray(indices, jnp.int32), key, **options))
@@ -180,7 +181,7 @@ def make_evaluate(
         # Cases that somebody names are looked at one by one, not scored against anybody.
         rules = beside(split, tuple(indices.tolist()), seed) if cases is None else None
         if rules is not None:
-            reached = _with_rules(reached, env.compared, rules)
+            reached = _with_rules(reached, env.assessment.compared, rules)
         return Result(split, reached, *_returns(algorithm, records), records)
 
     return evaluate
@@ -212,8 +213,8 @@ def choose_cases(available: int | None, wanted: int | None) -> np.ndarray:
 
 def score(env: Environment, split: str, records: Records, cache_dir: Path | None = None) -> Score:
     """The environment's own score, or the mean undiscounted return, which has no bound."""
-    if env.score is not None:
-        return env.score(split, records, cache_dir)
+    if env.assessment.score is not None:
+        return env.assessment.score(split, records, cache_dir)
     returns = records["reward"].sum(axis=2, dtype=np.float64)
     lengths = records["active"].sum(axis=2)
     detail = {"return_std": returns.std(axis=1).tolist(), "episode_length": lengths.mean(axis=1).tolist()}

@@ -27,10 +27,10 @@ class Kept(NamedTuple):
 
 
 def write_kept(run_dir: Path, env: Environment) -> None:
-    if env.calibration is not None:
-        write_json(run_dir / CALIBRATION, dict(env.calibration))
-    digest = None if env.calibration is None else _digest(run_dir / CALIBRATION)
-    write_json(run_dir / DATA, sealed({"calibration_sha256": digest, "provenance": env.provenance}))
+    if env.assessment.calibration is not None:
+        write_json(run_dir / CALIBRATION, dict(env.assessment.calibration))
+    digest = None if env.assessment.calibration is None else _digest(run_dir / CALIBRATION)
+    write_json(run_dir / DATA, sealed({"calibration_sha256": digest, "provenance": env.assessment.provenance}))
 
 
 def read_kept(run_dir: Path) -> Kept:

@@ -106,13 +106,13 @@ def _require_splits(trained: Run) -> None:
 def _require_cases(trained: Run) -> None:
     """The episodes that will be written step by step are there."""
     rules, env = trained.config.evaluation, trained.env
-    if rules.quick_dates is not None and env.report is None:
-        raise ConfigError(f"evaluation.quick_dates: {env.name} has no named episodes; leave it out")
-    splits = [rules.split] if rules.quick_every_epochs is not None or rules.quick_dates is not None else []
-    if env.report is not None and env.report.whole:
+    if rules.quick_cases is not None and env.assessment.report is None:
+        raise ConfigError(f"evaluation.quick_cases: {env.name} has no named episodes; leave it out")
+    splits = [rules.split] if rules.quick_every_epochs is not None or rules.quick_cases is not None else []
+    if env.assessment.report is not None and env.assessment.report.whole:
         splits.append(rules.final_split)
     for split in dict.fromkeys(splits):
-        user_input("evaluation.quick_dates", partial(cases_to_write, env, split, rules.quick_dates))
+        user_input("evaluation.quick_cases", partial(cases_to_write, env, split, rules.quick_cases))
 
 
 def _require_time_to_learn(trained: Run) -> None:

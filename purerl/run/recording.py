@@ -83,12 +83,12 @@ def make_player(chosen: Behaviour, env: Environment, params: Any, num_envs: int)
 
 def _policy_of(name: str, env: Environment, params: Any, num_envs: int) -> tuple[Callable, rollout.Draw, Any]:
     """`(worlds, drawn) -> (action, memory)` of a rule or a trained run, what draws for it, and its first memory."""
-    if name in env.rules:
-        rule = jax.vmap(env.rules[name], (0, 0, None))
+    if name in env.guidance.rules:
+        rule = jax.vmap(env.guidance.rules[name], (0, 0, None))
         by_rule = lambda worlds, keys: (rule(keys, worlds.state, params), worlds.carry)  # noqa: E731
         return by_rule, lambda key: jax.random.split(key, num_envs), ()
     if not name.startswith("run:"):
-        raise ConfigError(f"behaviour '{name}': {env.name} has {', '.join(['random', *env.rules, 'run:DIR'])}")
+        raise ConfigError(f"behaviour '{name}': {env.name} has {', '.join(['random', *env.guidance.rules, 'run:DIR'])}")
     run_dir = Path(name.removeprefix("run:"))
     run = runs.open_run(run_dir, without_data=True)
     require_same(run_dir, world_of(run.env, run.env.default_params), world_of(env, params))

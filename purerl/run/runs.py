@@ -87,7 +87,7 @@ def require_split(env: Environment, key: str, split: str) -> None:
 
 def require_training_split(env: Environment) -> None:
     """Refuse to train an environment whose settings leave out the days, or whatever it has, to train on."""
-    if "train" in env.absent_splits:
+    if "train" in env.assessment.absent_splits:
         require_split(env, "training on split", "train")
 
 

@@ -121,6 +121,7 @@ class _Session:
         trained, data, plan = prepared.trained, prepared.data, prepared.plan
         self.trained, self.conclude = trained, conclude
         self.config, self.algorithm, self.env = trained.config, trained.algorithm, trained.env
+        self.report = self.env.assessment.report
         self.plan, self.run_dir = plan, run_dir
         self.checkpoints, saving = run_dir / "checkpoints", self.config.checkpointing
         self.skip = checkpoint.nothing if saving.save_replay else _in_replay(self.algorithm.replay_field)
@@ -132,7 +133,8 @@ class _Session:
         self.times = {"init_s": 0.0, "compile_s": 0.0, "train_s": 0.0, "evaluation_s": 0.0, "checkpoint_s": 0.0}
         self.started, self.wall_clock_before_s = time.monotonic(), 0.0
         agents, seen = self.env.num_agents or 1, self.env.observation_space(self.env.default_params).shape[-1]
-        sizes = {"num_agents": agents, "observation_size": seen}
+        columns = {name: column._asdict() for name, column in self.env.assessment.columns.items()}
+        sizes = {"num_agents": agents, "observation_size": seen, "columns": columns}
         self.metadata = {**first_metadata(self.config, plan, run_dir if resume else None), **sizes}
         self._write_metadata("running")
         display.print_plan(trained, plan, run_dir)
@@ -311,8 +313,8 @@ class _Session:
 
     def _streaks(self) -> dict[str, float | None]:
         """Columns of the log: the shortest streak over seeds, None before the first evaluation."""
-        reached = self.counters.stops.streaks
-        return {f"eval_{n}_streak": float(min(reached[n])) if n in reached else None for n in self.env.milestones}
+        reached, names = self.counters.stops.streaks, self.env.assessment.milestones
+        return {f"eval_{name}_streak": float(min(reached[name])) if name in reached else None for name in names}
 
     def _stop_reason(self) -> str | None:
         return stopping.reason(self.counters.stops, self.config.evaluation)
@@ -324,8 +326,8 @@ class _Session:
         self._write_few(policy, settings.split, settings.seed, f"ep{self.counters.epoch:04d}", singly=True)
 
     def _write_few(self, policy: Any, split: str, seed: int, suffix: str, singly: bool) -> list[dict[str, Any]]:
-        labels = cases_to_write(self.env, split, self.config.evaluation.quick_dates)
-        whole = self.env.report is not None and self.env.report.whole
+        labels = cases_to_write(self.env, split, self.config.evaluation.quick_cases)
+        whole = self.report is not None and self.report.whole
         result = self.evaluate(policy, split, None, seed, with_values=True, cases=list(labels.values()), whole=whole)
         return self._write_steps(result, list(labels), suffix, singly)
 
@@ -345,7 +347,7 @@ class _Session:
         facts = {"epoch": self.counters.epoch, "config_hash": config_hash(self.config)}
         report = json_ready({**facts, **result.to_json()})
         write_json(self.run_dir / "eval" / f"final_{split}.json", sealed(report))
-        if self.env.report is not None and self.env.report.whole:  # all episodes would be too much to write
+        if self.report is not None and self.report.whole:  # all episodes would be too much to write
             steps = self._write_few(policy, split, settings.final_seed, f"final_{split}", singly=False)
         else:
             labels = [str(case) for case in result.records["case"][0, :, 0]]

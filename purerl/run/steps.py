@@ -21,9 +21,9 @@ def cases_to_write(env: Environment, split: str, names: Sequence[str] | None) ->
     Raises:
         ValueError: the split has no such case; kinds of the environment.
     """
-    if env.report is not None:
-        return env.report.cases(split, names)
-    available = env.num_cases(env.split_params(split))
+    if env.assessment.report is not None:
+        return env.assessment.report.cases(split, names)
+    available = env.assessment.num_cases(env.split_params(split))
     return {f"case{index}": index for index in range(min(SOME_CASES, available or SOME_CASES))}
 
 
@@ -44,11 +44,12 @@ def write_step_tables(
         singly: also write one file per label, `<step name>_<suffix>_<label>.csv`.
     """
     seed = int(np.argmax(result.score.policy))
-    step_name = env.report.step_name if env.report else "steps"
+    report = env.assessment.report
+    step_name = report.step_name if report else "steps"
     tables = []
     for position, label in enumerate(labels):
         one = _one_episode(result.records, seed, position)
-        columns = env.report.table(result.split, label, one, cache_dir) if env.report else {"label": label, **one}
+        columns = report.table(result.split, label, one, cache_dir) if report else {"label": label, **one}
         tables.append(_rows(columns, max(np.size(values) for values in columns.values())))
     for label, rows in zip(labels, tables, strict=True) if singly else ():
         write_csv(directory / f"{step_name}_{suffix}_{label}.csv", rows)

@@ -21,13 +21,14 @@ ROUNDING = 1e-6
 def require_known(rules: Evaluation, env: Environment) -> None:
     """Raise ConfigError where a rule asks for what the environment's score or episodes do not have."""
     for name in rules.streaks or {}:
-        if name not in env.milestones:
-            raise ConfigError(f"evaluation.streaks: '{name}'; {env.name} has {', '.join(env.milestones) or 'none'}")
-    if rules.bands is not None and rules.bands.metric not in env.episode_sums:
-        known = ", ".join(env.episode_sums) or "none"
+        if name not in env.assessment.milestones:
+            known = ", ".join(env.assessment.milestones) or "none"
+            raise ConfigError(f"evaluation.streaks: '{name}'; {env.name} has {known}")
+    if rules.bands is not None and rules.bands.metric not in env.assessment.columns:
+        known = ", ".join(env.assessment.columns) or "none"
         raise ConfigError(f"evaluation.bands.metric: '{rules.bands.metric}'; episodes of {env.name} have {known}")
     watched = rules.early_stop.metric if rules.early_stop is not None else None
-    if watched == "percent_of_bound" and (env.score is None or env.has_bound is False):
+    if watched == "percent_of_bound" and (env.assessment.score is None or env.assessment.has_bound is False):
         raise ConfigError(f"evaluation.early_stop.metric: {env.name} has no {watched} with these settings; use score")
 
 

@@ -139,7 +139,7 @@ def scored_in(group: Group, cache_dir: Path | None) -> Scored:
     params, own_params = sharding.joined([one.split_params(settings.split) for one in group.envs])
     is_own = tuple(jax.tree.leaves(own_params))
     rollout = jax.jit(partial(rollout_cases, group.run.algorithm, env, own_params=is_own))
-    cases = choose_cases(env.num_cases(env.split_params(settings.split)), settings.episodes)
+    cases = choose_cases(env.assessment.num_cases(env.split_params(settings.split)), settings.episodes)
 
     def scored(policies: Any, rows: np.ndarray) -> Scores:
         start = time.monotonic()

@@ -233,7 +233,7 @@ def _final_score(trained: Sweep, best: int, cache_dir: Path | None) -> dict[str,
     score = evaluate(trained.policies[best], settings.final_split, settings.episodes, settings.final_seed).score
     final = {
         "episodes": f"split {settings.final_split}"
-        if run.env.splits
+        if run.env.assessment.splits
         else "new episodes; the environment has no splits",
         **_statistics(np.array([score.policy])),
         "scores": score.policy,

@@ -112,7 +112,11 @@ def train_points(
 
 def _claim(directory: Path, hashes: list[str], seeds: int, groups: Sequence[Group]) -> None:
     """A directory belongs to one sweep on the same data; what it holds of another must not pass for this one's."""
-    kept = [json_text([env.calibration, env.provenance]).encode() for group in groups for env in group.envs]
+    kept = [
+        json_text([env.assessment.calibration, env.assessment.provenance]).encode()
+        for group in groups
+        for env in group.envs
+    ]
     data = [hashlib.sha256(text).hexdigest()[:12] for text in kept]
     owner, path = {"points": hashes, "seeds": seeds, "data": data}, directory / "points.json"
     remedy = "delete it if the parts beside it are of this sweep"

@@ -445,7 +445,10 @@ def test_alerts_of_condensed_records_are_those_of_whole_ones(preset):
 
 def test_alerts_are_scored_where_somebody_asks_and_under_other_conditions():
     plain = envs_jax.make("atc/head_on")
-    assert plain.condense is None
-    (shifted,), (other,) = plain.shifts(["speed"]), plain.scenarios(["parallel"])
+    assert plain.assessment.condense is None
+    (shifted,), (other,) = (
+        plain.assessment.conditions[name].groups([kind])
+        for name, kind in (("shifts", "speed"), ("scenarios", "parallel"))
+    )
     for env in (shifted.env, other.env):
-        assert env.condense is not None and env.shown[-1] == "alerts.pilots.f1"
+        assert env.assessment.condense is not None and env.assessment.shown[-1] == "alerts.pilots.f1"

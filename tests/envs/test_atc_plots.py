@@ -144,12 +144,15 @@ def test_training_curve_shows_shares_and_streaks():
         "env_steps": [10, 20, 30], "gradient_steps": [1, 2, 3], "success": [0.1, 0.5, 0.9],
         "conflict_free": [0.2, 0.6, 1.0], "eval_score": [np.nan, 0.4, 1.0], "eval_perfect_streak": [np.nan, 0, 1],
     })  # fmt: skip
-    figure = training_figures.episodes_figure(progress, "success")
+    figure = training_figures.episodes_figure(
+        progress, {"success": "success", "conflict_free": "conflict free"}, "success"
+    )
     above, below = ({line.get_label(): line.get_ydata().tolist() for line in ax.lines} for ax in figure.axes)
     assert above["conflict free"] == [0.2, 0.6, 1.0] and above["success, evaluation"] == [0.4, 1.0]
     assert below == {"perfect": [0, 1]}
     training_figures.plt.close(figure)
-    assert training_figures.episodes_figure(progress[["env_steps", "gradient_steps", "eval_score"]], "return") is None
+    unshared = progress[["env_steps", "gradient_steps", "eval_score"]]
+    assert training_figures.episodes_figure(unshared, {}, "return") is None
 
 
 def finished_run(run_dir):

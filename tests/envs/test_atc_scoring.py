@@ -25,7 +25,7 @@ def scored():
 
     def of(action):
         records = jax.device_get(fly(jnp.asarray(action)).records)
-        return env.score("test", jax.tree.map(lambda x: x[None], records))
+        return env.assessment.score("test", jax.tree.map(lambda x: x[None], records))
 
     return {"apart": of([1.0, 0.0]), "straight": of([0.0, 0.0])}
 

@@ -33,6 +33,14 @@ TABLE = {
 """Sizes, small and large, each in both directions."""
 
 
+def changed(env, kinds):
+    return env.assessment.conditions["shifts"].groups(kinds)
+
+
+def elsewhere(env, names):
+    return env.assessment.conditions["scenarios"].groups(names)
+
+
 @pytest.fixture(scope="module")
 def crossing_env():
     return envs_jax.make("atc/canonical_crossing")
@@ -40,7 +48,7 @@ def crossing_env():
 
 @pytest.fixture(scope="module")
 def groups(crossing_env):
-    return crossing_env.shifts(None)
+    return changed(crossing_env, None)
 
 
 def flown(env, params, steps=30):
@@ -100,7 +108,7 @@ def test_the_grid_is_the_table(groups):
 
 
 def test_streams_of_aircraft_have_shorter_sides():
-    (group,) = envs_jax.make("atc/merge_4all").shifts(["position"])
+    (group,) = changed(envs_jax.make("atc/merge_4all"), ["position"])
     east = {abs(x["size"]) for x in group.labels if x["axis"] == "east" and x["who"] == "A1"}
     assert max(east) == 0.25
 
@@ -223,7 +231,7 @@ def test_more_aircraft_keep_clear_of_the_others(groups):
 
 def test_random_traffic_has_shifts_of_its_own():
     env = envs_jax.make("atc/generic", traffic={"max_aircraft": 2, "families": {"circle": 1}}, pad_to=5)
-    (group,) = env.shifts(["aircraft"])
+    (group,) = changed(env, ["aircraft"])
     assert group.env.num_agents == 5
     reset = jax.jit(jax.vmap(lambda params: group.env.reset_env(jax.random.key(1), params)))
     obs, state = jax.device_get(reset(group.params))
@@ -231,13 +239,13 @@ def test_random_traffic_has_shifts_of_its_own():
     assert np.isfinite(obs).all()
     np.testing.assert_array_equal(state.dlat[0], state.dlat[2])
     with pytest.raises(ValueError, match="unknown kind 'speed' for random traffic; known are type, wind"):
-        env.shifts(["speed"])
+        changed(env, ["speed"])
     with pytest.raises(ValueError, match=r"unknown kind 'rain'; known are type, wind"):
-        env.shifts(["rain"])
+        changed(env, ["rain"])
 
 
 def test_scenarios_of_as_many_aircraft_are_one_group(crossing_env):
-    groups = crossing_env.scenarios(["five", "merge_4all", "generic", "parallel"])
+    groups = elsewhere(crossing_env, ["five", "merge_4all", "generic", "parallel"])
     names = [[label["scenario"] for label in group.labels] for group in groups]
     assert names == [
         ["head_on"], ["parallel", "t_formation"], ["canonical_crossing", "converging", "merge_4all"], ["generic"]
@@ -248,13 +256,13 @@ def test_scenarios_of_as_many_aircraft_are_one_group(crossing_env):
     alone = envs_jax.make("atc/converging").default_params
     for a, b in zip(jax.tree.leaves(groups[2].params), jax.tree.leaves(alone), strict=True):
         np.testing.assert_array_equal(a[1], b)
-    assert sum(len(group.labels) for group in crossing_env.scenarios(["all"])) == 17
+    assert sum(len(group.labels) for group in elsewhere(crossing_env, ["all"])) == 17
     with pytest.raises(ValueError, match="unknown scenario 'sixfold'; known are head_on"):
-        crossing_env.scenarios(["sixfold"])
+        elsewhere(crossing_env, ["sixfold"])
 
 
 def test_arrays_are_as_wide_as_a_scenario_needs():
     env = envs_jax.make("atc/head_on", pad_to=3, max_episode_steps=40)
-    groups = {group.labels[0]["scenario"]: group for group in env.scenarios(["head_on", "converging"])}
+    groups = {group.labels[0]["condition"]: group for group in elsewhere(env, ["head_on", "converging"])}
     assert groups["head_on"].env.num_agents == 3 and groups["converging"].env.num_agents == 4
     assert groups["head_on"].env.max_episode_length == 40 and groups["converging"].env.max_episode_length == 100

@@ -49,7 +49,7 @@ class Episodes(NamedTuple):
 def play(env: Environment, params, index, uniform) -> Episodes:
     """One case with actions from uniform numbers [T, 2] stretched over the action box."""
     box = env.action_space(params)
-    _, start = env.reset_case(jax.random.key(0), index, params)
+    _, start = env.assessment.reset_case(jax.random.key(0), index, params)
 
     def body(state, u):
         action = box.low + (box.high - box.low) * u[: box.shape[0]]
@@ -68,7 +68,7 @@ def envs() -> dict[str, Environment]:
 def played(envs) -> dict[str, tuple[Episodes, Episodes]]:
     """Per variant: days with random actions (a tenth at either bound), and the same days without action."""
     rng = np.random.default_rng(0)
-    index = np.tile(rng.integers(0, envs["default"].num_cases(envs["default"].default_params), CASES), 2)
+    index = np.tile(rng.integers(0, envs["default"].assessment.num_cases(envs["default"].default_params), CASES), 2)
     uniform = np.clip(rng.uniform(-0.1, 1.1, (CASES, HOURS, 2)), 0, 1)
 
     def numbers(env):
@@ -211,7 +211,7 @@ def test_automatic_scale_is_the_spread_of_the_daily_optimum():
     )
     idle = [float(np.sum(p * v + r * 0.97 * 0.4 * 3.5)) for p, r, v in zip(price, reserve, pv, strict=True)]
     value = perfect_foresight(plant, rules, price, reserve, pv).profit_eur - idle
-    np.testing.assert_allclose(env.calibration["reward_scale_eur"], value.std(), rtol=1e-3)
+    np.testing.assert_allclose(env.assessment.calibration["reward_scale_eur"], value.std(), rtol=1e-3)
 
 
 # Gradient through the environment
@@ -249,7 +249,7 @@ def starts():
     @jax.jit
     def run(params):
         _, train = jax.vmap(env.reset, (0, None))(keys, params)
-        case = jax.vmap(lambda key, i: env.reset_case(key, i, params)[1])
+        case = jax.vmap(lambda key, i: env.assessment.reset_case(key, i, params)[1])
         return train, case(keys, jnp.arange(64)), case(keys[::-1], jnp.arange(64))
 
     with jax.debug_key_reuse(False):  # starts and cases of the same keys
@@ -324,7 +324,7 @@ def test_carry_keeps_the_content_over_midnight():
     env = envs_jax.make("bess", terminal="carry", carry_days=2, **SIGNED)
     params = env.default_params
     assert env.episode_length == 48
-    assert env.num_cases(params) == params.table.weekday.shape[0] // 2
+    assert env.assessment.num_cases(params) == params.table.weekday.shape[0] // 2
     uniform = np.random.default_rng(2).uniform(0, 1, (48, 2))
     days = jax.jit(lambda u: play(env, params, 3, u))(uniform)
     np.testing.assert_array_equal(days.info["hour"], np.tile(np.arange(HOURS), 2))
@@ -345,7 +345,7 @@ def test_guided_action_follows_the_rule(mode, envs):
     """Seven of ten actions: hard in the windows when there is energy, hard in cheap hours when there is room."""
     env = envs["default" if mode == "peak_scalar" else "free"]
     params = env.default_params
-    _, state = env.reset_case(jax.random.key(0), 5, params)
+    _, state = env.assessment.reset_case(jax.random.key(0), 5, params)
     day = state.day
     window_hour, cheap_hour = int(np.flatnonzero(day.in_window)[0]), int(np.flatnonzero(day.is_cheap)[0])
     other_hour = int(np.flatnonzero(~np.asarray(day.in_window | day.is_cheap))[0])
@@ -359,7 +359,7 @@ def test_guided_action_follows_the_rule(mode, envs):
     @jax.jit
     def draw(keys, hour, soc):
         at = state.replace(hour=hour, battery=physics.fresh_battery(params.plant, soc))
-        return jax.vmap(lambda key: env.guided_action(key, at, params)[0])(keys)
+        return jax.vmap(lambda key: env.guidance.guided_action(key, at, params)[0])(keys)
 
     keys = jax.random.split(jax.random.key(1), 2000)
     actions = np.asarray(jax.vmap(draw, (None, 0, 0))(keys, hours, soc.astype(np.float32)))
@@ -394,11 +394,13 @@ def test_rules_as_policies_carry_out_the_commands_of_the_baselines(variant, rule
             _, after, _, _, _, info = env.step_env(jax.random.key(1), state, rule(None, state, params), params)
             return after, info["power_mw"]
 
-        return jax.lax.scan(body, env.reset_case(None, index, params)[1], length=HOURS)[1]
+        return jax.lax.scan(body, env.assessment.reset_case(None, index, params)[1], length=HOURS)[1]
 
     @jax.jit
     def all_days():
-        return {name: jax.vmap(lambda i, n=name: play_rule(env.rules[n], i))(jnp.arange(CASES)) for name in rules}
+        return {
+            name: jax.vmap(lambda i, n=name: play_rule(env.guidance.rules[n], i))(jnp.arange(CASES)) for name in rules
+        }
 
     settings = Rules(wear="none", action_mode="signed")
     carried_out = jax.jit(jax.vmap(lambda *day: physics.simulate_day(params.plant, settings, *day)[1].power_mw))
@@ -435,9 +437,16 @@ def test_an_empty_calibration_is_not_fitted_again():
 def test_a_world_without_data_is_the_one_it_was_made_of_but_for_its_days(envs):
     env = envs["default"]
     blind = envs_jax.make(
-        "bess", data_path="/nowhere.csv", calibration=env.calibration, provenance=env.provenance, without_data=True
+        "bess",
+        data_path="/nowhere.csv",
+        calibration=env.assessment.calibration,
+        provenance=env.assessment.provenance,
+        without_data=True,
     )
-    assert (blind.calibration, blind.provenance) == (env.calibration, env.provenance)
+    assert (blind.assessment.calibration, blind.assessment.provenance) == (
+        env.assessment.calibration,
+        env.assessment.provenance,
+    )
     assert blind.observation_space(None).shape == env.observation_space(None).shape
     np.testing.assert_array_equal(blind.default_params.ranges.high, env.default_params.ranges.high)
     assert blind.split_problem("test") == "bess has train; made without data"
@@ -447,8 +456,8 @@ def test_a_world_without_data_is_the_one_it_was_made_of_but_for_its_days(envs):
 
 def test_calibration_is_taken_back_as_it_was():
     early, other_days = envs_jax.make("bess", **TEN_DAYS), {"train_dates": "2022-08-06..2022-08-15"}
-    same = envs_jax.make("bess", **other_days, calibration=early.calibration)
+    same = envs_jax.make("bess", **other_days, calibration=early.assessment.calibration)
     other = envs_jax.make("bess", **other_days)
-    assert same.calibration == early.calibration != other.calibration
+    assert same.assessment.calibration == early.assessment.calibration != other.assessment.calibration
     np.testing.assert_array_equal(same.default_params.ranges.high, early.default_params.ranges.high)
     assert (np.asarray(other.default_params.ranges.high) != np.asarray(early.default_params.ranges.high)).any()

@@ -305,7 +305,7 @@ def test_persistence_is_yesterday_and_error_model_has_its_spread(table):
 
 def test_layout_forecast_means_persistence():
     env = envs_jax.make("bess", obs="forecast", train_dates="2022-07-01..2022-07-10")
-    obs, state = env.reset_case(jax.random.key(0), 4, env.default_params)
+    obs, state = env.assessment.reset_case(jax.random.key(0), 4, env.default_params)
     np.testing.assert_array_equal(state.day.seen_price, env.default_params.table.price_eur_per_mwh[3])
     assert obs.shape == (92,)
 
@@ -329,11 +329,11 @@ def previewed():
     def play(env, params, index, actions):
         def body(carry, action):
             obs, state = carry
-            told = env.preview(obs, jnp.clip(action, -1, 1), params)
+            told = env.guidance.preview(obs, jnp.clip(action, -1, 1), params)
             obs, state, reward, _, _, info = env.step_env(jax.random.key(0), state, action, params)
             return (obs, state), (told, reward, info["power_mw"], info["soc"], state.battery.segments_mwh, obs)
 
-        return jax.lax.scan(body, env.reset_case(jax.random.key(0), index, params), actions)[1]
+        return jax.lax.scan(body, env.assessment.reset_case(jax.random.key(0), index, params), actions)[1]
 
     @jax.jit
     def run(params):
@@ -359,12 +359,12 @@ def test_preview_tells_what_the_step_pays(setting, previewed):
 def test_preview_has_a_finite_gradient_everywhere(ten_days):
     """Empty, half full and full battery; both bounds and no action."""
     params = ten_days.default_params
-    obs, _ = ten_days.reset_case(jax.random.key(0), 4, params)
+    obs, _ = ten_days.assessment.reset_case(jax.random.key(0), 4, params)
 
     def reward(action, soc):
         segments = physics.fresh_battery(PLANT, soc).segments_mwh / physics.segment_width_mwh(PLANT)
         seen = jnp.concatenate([obs[:76], (2 * soc - 1)[None], segments])
-        return ten_days.preview(seen, action[None], params)[0]
+        return ten_days.guidance.preview(seen, action[None], params)[0]
 
     actions, socs = jnp.array([-1.0, 0.0, 0.3, 1.0]), jnp.array([0.1, 0.5, 0.9])
     slopes = jax.vmap(jax.vmap(jax.grad(reward), (0, None)), (None, 0))

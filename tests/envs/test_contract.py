@@ -9,7 +9,7 @@ import pytest
 
 import envs_jax
 from envs_jax.adapters import with_agent_axis
-from envs_jax.base import Environment
+from envs_jax.base import Assessment, Environment, Guidance
 from envs_jax.check import check_env
 from envs_jax.spaces import Box, Discrete
 
@@ -88,8 +88,8 @@ def step_with(change):
         (breach(episode_length=3), "episode of"),
         (breach(episode_length=None, max_episode_length=3), "longer than max_episode_length"),
         (breach(num_agents=2, observation_space=lambda p: Box(0.0, 4.0, (2,))), "reward shape"),
-        (breach(guided_action=lambda key, s, p: jnp.zeros(2)), "guided_action: wrong shape"),
-        (breach(rules={"lazy": lambda key, s, p: jnp.zeros(2)}), "lazy: wrong shape"),
+        (breach(guidance=Guidance(guided_action=lambda key, s, p: jnp.zeros(2))), "guided_action: wrong shape"),
+        (breach(guidance=Guidance(rules={"lazy": lambda key, s, p: jnp.zeros(2)})), "lazy: wrong shape"),
         (breach(action_mask=lambda s, p: jnp.ones(3)), "action_mask is .*float32"),
     ],
 )
@@ -111,9 +111,11 @@ def test_auto_reset_returns_the_next_start_and_keeps_the_final_observation():
 def test_the_agent_axis_changes_shapes_and_nothing_else():
     env = breach(
         action_mask=lambda s, p: jnp.ones(3, bool),
-        guided_action=lambda key, s, p: jnp.array([0.1, 0.2, 0.3]),
-        rules={"fixed": lambda key, s, p: jnp.array([0.4, 0.5, 0.6])},
-        reset_case=lambda key, index, p: (jnp.full(2, index, jnp.float32), index),
+        guidance=Guidance(
+            rules={"fixed": lambda key, s, p: jnp.array([0.4, 0.5, 0.6])},
+            guided_action=lambda key, s, p: jnp.array([0.1, 0.2, 0.3]),
+        ),
+        assessment=Assessment(reset_case=lambda key, index, p: (jnp.full(2, index, jnp.float32), index)),
         observation_space=lambda p: Box(np.array([0.0, 1.0]), 4.0, (2,)),
     )
     one = with_agent_axis(env)
@@ -125,9 +127,9 @@ def test_the_agent_axis_changes_shapes_and_nothing_else():
     assert (obs.shape, reward.shape, terminated.shape, truncated.shape) == ((1, 2), (1,), (), ())
     assert info["final_observation"].shape == (1, 2)
     assert one.action_mask(state, None).shape == (1, 3)
-    assert one.guided_action(jax.random.key(0), state, None).shape == (1, 3)
-    np.testing.assert_allclose(one.rules["fixed"](jax.random.key(0), state, None), [[0.4, 0.5, 0.6]])
-    assert one.reset_case(jax.random.key(0), 3, None)[0].tolist() == [[3.0, 3.0]]
+    assert one.guidance.guided_action(jax.random.key(0), state, None).shape == (1, 3)
+    np.testing.assert_allclose(one.guidance.rules["fixed"](jax.random.key(0), state, None), [[0.4, 0.5, 0.6]])
+    assert one.assessment.reset_case(jax.random.key(0), 3, None)[0].tolist() == [[3.0, 3.0]]
     space = one.observation_space(None)
     assert (space.shape, space.low.tolist(), space.high.tolist()) == ((1, 2), [[0.0, 1.0]], [[4.0, 4.0]])
     assert one.action_space(None).shape == (1, 3)

@@ -12,7 +12,7 @@ from flax import struct
 from pydantic import BaseModel, ConfigDict, Field
 
 from envs_jax.adapters import with_agent_axis
-from envs_jax.base import Environment, Score
+from envs_jax.base import Assessment, Environment, Score
 from envs_jax.paths import AbsolutePath
 from envs_jax.spaces import Box
 from purerl.types import Algorithm, Data
@@ -90,13 +90,15 @@ def make_env(provenance=None, without_data=False, **settings) -> Environment:
         action_space=lambda params: Box(-1.0, 1.0, (1,)),
         episode_length=LENGTH,
         max_episode_length=LENGTH,
-        splits=splits,
-        num_cases=lambda params: params.targets.shape[0],
-        reset_case=reset_case,
-        score=score,
         differentiable=True,
-        calibration=calibration,
-        provenance=provenance,
+        assessment=Assessment(
+            splits=splits,
+            num_cases=lambda params: params.targets.shape[0],
+            reset_case=reset_case,
+            score=score,
+            calibration=calibration,
+            provenance=provenance,
+        ),
     )
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import envs_jax
-from envs_jax.base import Environment, ShiftGroup
+from envs_jax.base import Conditions, Environment, Group, Guidance
 
 FACTORS = {"near": 1.0, "far": 2.0}
 SIZES = 0.0, -0.1, 0.1, 0.2
@@ -28,14 +28,16 @@ def register(setitem) -> None:
 def make_env(place: str, **settings) -> Environment:
     """`fake.make_env` with targets times a factor; one kind of shift adds to them all."""
     env = fake.make_env(**settings)
-    splits = {name: FACTORS[place] * targets for name, targets in env.splits.items()}
+    splits = {name: FACTORS[place] * targets for name, targets in env.assessment.splits.items()}
 
     def score(split, records, cache_dir=None):
         worst = records["reward"].sum(axis=2).min(axis=1).tolist()
         gap = records["apart"].mean(axis=(1, 2))
         unknown = (np.arange(len(gap)) < len(gap) - 1) | (records["target"].max() > KNOWN_UP_TO)
         detail = {"worst": worst, "inner": {"gap": np.where(unknown, np.nan, gap).tolist()}}
-        return env.score(split, records, cache_dir)._replace(detail=detail, bound=None, percent_of_bound=None)
+        return env.assessment.score(split, records, cache_dir)._replace(
+            detail=detail, bound=None, percent_of_bound=None
+        )
 
     def condense(records, params):
         return {"apart": jnp.abs(records["action"][:, 0, 0] - records["state"].target)}
@@ -52,17 +54,22 @@ def make_env(place: str, **settings) -> Environment:
             for size, scale in zip(SIZES, ("", "small", "small", "large"), strict=True)
         ]
         shifted = np.stack([np.asarray(splits["test"]) + size for size in SIZES])
-        return [ShiftGroup(world, labels, shifted, {"target": 2})]
+        return [Group(world, labels, shifted, {"target": 2})]
 
     def scenarios(names):
         known(names, FACTORS)
-        params = jnp.stack([FACTORS[name] * env.splits["test"] for name in names])
-        return [ShiftGroup(world, [{"scenario": name} for name in names], jax.device_get(params))]
+        params = jnp.stack([FACTORS[name] * env.assessment.splits["test"] for name in names])
+        return [Group(world, [{"condition": name} for name in names], jax.device_get(params))]
 
     world = dataclasses.replace(
-        env, name=f"places/{place}", default_params=splits["train"], splits=splits, score=score,
-        condense=condense, shown=("worst", "inner.gap"),
-        shifts=shifts, scenarios=scenarios, rules={"still": lambda key, state, params: jnp.zeros(1)},
-        compared=("still",),
+        env, name=f"places/{place}", default_params=splits["train"],
+        guidance=Guidance(rules={"still": lambda key, state, params: jnp.zeros(1)}),
+        assessment=env.assessment._replace(
+            splits=splits, score=score, condense=condense, shown=("worst", "inner.gap"), compared=("still",),
+            conditions={
+                "shifts": Conditions(shifts, "changes", why_left_out="too far"),
+                "scenarios": Conditions(scenarios, "one by one", own=place),
+            },
+        ),
     )  # fmt: skip
     return world

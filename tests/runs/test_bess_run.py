@@ -87,7 +87,7 @@ def test_logged_commands_reproduce_the_logged_profit(finished):
     config, run_dir = finished
     hourly = pd.read_csv(run_dir / "eval" / "hourly_final_test.csv")
     env = envs_jax.make("bess", **config.env_settings())
-    params = env.splits["test"]
+    params = env.assessment.splits["test"]
     rules = config_rules(config)
     command = hourly["delta"].to_numpy().reshape(-1, 24) * float(params.plant.power_mw)
     table = params.table

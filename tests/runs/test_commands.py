@@ -130,8 +130,8 @@ def test_cases_that_a_split_lacks_are_told_at_the_start():
         raise ValueError(f"day {names[0]} is not in split '{split}'")
 
     env = SimpleNamespace(name="days", report=Reporter("hourly", cases, None))
-    config = SimpleNamespace(evaluation=Evaluation(quick_dates=["2031-01-01"]))
-    with pytest.raises(ConfigError, match=r"evaluation\.quick_dates: day 2031-01-01 is not in split 'val'"):
+    config = SimpleNamespace(evaluation=Evaluation(quick_cases=["2031-01-01"]))
+    with pytest.raises(ConfigError, match=r"evaluation\.quick_cases: day 2031-01-01 is not in split 'val'"):
         preflight._require_cases(SimpleNamespace(config=config, env=env))
 
 
@@ -278,8 +278,8 @@ def test_evaluate_on_other_data_keeps_the_calibration_of_the_training(finished_r
     stored = json.loads((finished_run / "checkpoints" / "calibration.json").read_text())
     assert stored == {"scale": 0.5}
     run = runs.open_run(finished_run, ["env.target_scale=3.0"])
-    assert run.env.calibration == stored
-    assert run.env.splits["val"].targets[0] == pytest.approx(-1.2)
+    assert run.env.assessment.calibration == stored
+    assert run.env.assessment.splits["val"].targets[0] == pytest.approx(-1.2)
 
 
 # Data and calibration belong to the run
@@ -333,7 +333,7 @@ def test_relative_data_are_found_from_another_directory(config_file, tmp_path, m
     stored = load_config(config_file, ["env.data_path=targets.txt"])
     monkeypatch.chdir("/")
     assert stored.env["data_path"] == str(tmp_path / "targets.txt")
-    assert runs.build_env(stored).splits["test"].targets.shape == (2,)
+    assert runs.build_env(stored).assessment.splits["test"].targets.shape == (2,)
 
 
 def flip(path: Path) -> None:

@@ -57,7 +57,7 @@ def test_shifts(near, tmp_path, capsys):
     out = tmp_path / "shifts.json"
     assert evaluate.main(["--run", str(near), "--shift", "target", "env.target_scale=1.0", "--json", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert all(word in printed for word in ("unshifted", "target", "points", "worst", "2 shifts left out"))
+    assert all(word in printed for word in ("unchanged", "target", "points", "worst", "2 shifts left out"))
     report = strict(out)
     rows, score = report["shifts"], final(near)
     assert [row["size"] for row in rows] == list(places.SIZES) and report["columns"] == ["points", "worst", "gap"]
@@ -90,7 +90,7 @@ def test_scenarios(near, far, tmp_path, capsys):
     assert evaluate.main(["--run", str(near), str(far), "--scenarios", "far", "near", "--json", str(out)]) == 0
     printed = capsys.readouterr().out
     assert all(word in printed for word in ("near", "far", "still", "worst"))
-    cells = {(cell["pilot"], cell["scenario"]): cell for cell in json.loads(out.read_text())["cells"]}
+    cells = {(cell["player"], cell["condition"]): cell for cell in json.loads(out.read_text())["cells"]}
     pilots = ("places_near", "places_far", "still")
     assert list(cells) == [(pilot, scenario) for pilot in pilots for scenario in ("far", "near")]
     for run, own, other in ((near, "near", "far"), (far, "far", "near")):
@@ -118,7 +118,7 @@ def test_numbers_that_some_do_not_have(near, far, tmp_path, capsys):
     assert (near / "plots" / "shifts_gap.png").stat().st_size > 10_000
     assert evaluate.main(["--run", str(near), str(far), "--scenarios", "near", "far", "--json", str(out)]) == 0
     assert "–" in capsys.readouterr().out
-    cells = {(cell["pilot"], cell["scenario"]): cell for cell in strict(out)["cells"]}
+    cells = {(cell["player"], cell["condition"]): cell for cell in strict(out)["cells"]}
     assert cells["places_near", "near"]["gap"] == pytest.approx(known, rel=1e-6)
     targets = fake.TARGETS["test"]
     assert cells["still", "near"]["gap"] == pytest.approx(np.abs(targets).mean(), rel=1e-6)
@@ -178,7 +178,7 @@ def test_air_traffic(trained, tmp_path):
         assert {name: unshifted[name] for name in shown} == pytest.approx(shown, rel=1e-4)
     assert len({row["min_separation_nm"] for row in rows}) > len(rows) // 2
     assert evaluate.main([*arguments, "--scenarios", "head_on", "t_formation"]) == 0
-    cells = {(cell["pilot"], cell["scenario"]): cell for cell in json.loads(out.read_text())["cells"]}
+    cells = {(cell["player"], cell["condition"]): cell for cell in json.loads(out.read_text())["cells"]}
     assert {name: cells["atc_head_on", "head_on"][name] for name in shown} == pytest.approx(shown, rel=1e-5)
     for rule, success in score["baselines"].items():
         assert cells[rule, "head_on"]["success"] == success

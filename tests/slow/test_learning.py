@@ -138,7 +138,7 @@ def test_one_policy_for_random_traffic_flies_scenarios_that_it_never_saw(tmp_pat
     assert report["policy"] > max(report["baselines"].values())
     arguments = ["--run", str(run_dir), "--scenarios", "five", "nine", "--episodes", "256", "--json", str(out)]
     assert evaluate.main(arguments) == 0
-    cells = [cell for cell in json.loads(out.read_text())["cells"] if cell["pilot"] == run_dir.name]
+    cells = [cell for cell in json.loads(out.read_text())["cells"] if cell["player"] == run_dir.name]
     lost = {cell["scenario"]: cell["los_risk"] for cell in cells}
     assert len(lost) == 14
     assert lost.pop("converging") <= 0.08 and max(lost.values()) <= 0.02, lost

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs_jax.base import Environment
+from envs_jax.base import Assessment, Column, Environment
 from envs_jax.spaces import Box, Discrete
 from purerl.learn.actors import Settings
 from purerl.learn.policy_gradient import Batch
@@ -72,6 +72,6 @@ def walk_world(space=None, goal: float | None = None, **changes) -> Environment:
         step_env=step_env,
         observation_space=lambda params: Box(-10.0, 10.0, (2,)),
         action_space=lambda params: space,
-        episode_sums={"lowest": "lowest", "highest": "highest"},
+        assessment=Assessment(columns={name: Column(name) for name in ("lowest", "highest")}),
         **changes,
     )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from shared import with_data
 
-from envs_jax.base import Environment
+from envs_jax.base import Environment, Guidance
 from envs_jax.spaces import Box, Discrete
 from purerl.learn.buffers import Sequences
 from purerl.nets.networks import NetworkConfig
@@ -43,8 +43,10 @@ def marker_world(action_space=None, **changes) -> Environment:
         "action_space": lambda params: action_space,
         "episode_length": T,
         "max_episode_length": T,
-        "guided_action": lambda key, state, params: jnp.full((1,), 0.5),
-        "preview": lambda obs, action, params: jnp.stack([action[0] + obs[1] / 8, obs[0]]),
+        "guidance": Guidance(
+            guided_action=lambda key, state, params: jnp.full((1,), 0.5),
+            preview=lambda obs, action, params: jnp.stack([action[0] + obs[1] / 8, obs[0]]),
+        ),
     }
     return Environment(**{**world, **changes})
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 from shared import with_data
 
-from envs_jax.base import Environment
+from envs_jax.base import Assessment, Column, Environment
 from envs_jax.spaces import Box, Discrete
 from purerl.algos import apg
 from purerl.errors import ConfigError
@@ -53,7 +53,7 @@ def spring_world(length: int | None = LENGTH, cut: str = "terminated", observe=N
         "action_space": lambda params: Box(-10.0, 10.0, (1,)),
         "episode_length": length,
         "differentiable": True,
-        "episode_sums": {"position": "position"},
+        "assessment": Assessment(columns={"position": Column("position")}),
     }
     return Environment(**{**world, **changes})
 
@@ -248,7 +248,7 @@ def test_a_gradient_that_is_not_finite_leaves_the_actor_as_it_was():
         return jnp.ones(1), state, reward, jnp.array(True), jnp.array(False), {}
 
     world = spring_world(
-        1, reset_env=lambda key, params: (jnp.ones(1), jnp.zeros(())), step_env=step_env, episode_sums={},
+        1, reset_env=lambda key, params: (jnp.ones(1), jnp.zeros(())), step_env=step_env, assessment=Assessment(),
         observation_space=lambda params: Box(-1.0, 1.0, (1,)),
     )  # fmt: skip
     before, after, metrics = one_update(EPISODES.model_copy(update={"steps_per_update": 1}), world)

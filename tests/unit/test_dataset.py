@@ -9,6 +9,7 @@ from offline_cases import WORLD, small_dataset
 from replay_cases import marker_world
 
 from envs_jax.adapters import with_agent_axis
+from envs_jax.base import Assessment
 from envs_jax.spaces import Box, Discrete, Product
 from purerl.errors import ConfigError
 from purerl.learn import dataset
@@ -133,7 +134,9 @@ def test_the_world_of_an_environment():
     assert dataset.world_of(with_agent_axis(marker_world()), None) == WORLD
     discrete = dataset.world_of(with_agent_axis(marker_world(Discrete(5))), None)
     assert (discrete.choices, discrete.action_low, discrete.action_high) == (5, None, None)
-    calibrated = dataset.world_of(with_agent_axis(marker_world(calibration={"scale": (1, 2.5)})), None)
+    calibrated = dataset.world_of(
+        with_agent_axis(marker_world(assessment=Assessment(calibration={"scale": (1, 2.5)}))), None
+    )
     assert calibrated.calibration == {"scale": [1, 2.5]}
     assert calibrated == dataset.World.model_validate_json(calibrated.model_dump_json())
     with pytest.raises(ConfigError, match="marker: recorded data hold one kind of action"):

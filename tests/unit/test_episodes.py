@@ -10,6 +10,7 @@ import pytest
 
 import envs_jax
 from envs_jax.adapters import with_agent_axis
+from envs_jax.base import Assessment
 from envs_jax.episodes import play, play_rules
 from purerl.config import load_suite
 
@@ -18,7 +19,9 @@ ENV = envs_jax.make("atc/head_on", max_episode_steps=30)
 
 def by(rule):
     def act(memory, obs, state, key):
-        return jax.vmap(ENV.rules[rule], (0, 0, None))(jax.random.split(key, 3), state, ENV.default_params), memory
+        return jax.vmap(ENV.guidance.rules[rule], (0, 0, None))(
+            jax.random.split(key, 3), state, ENV.default_params
+        ), memory
 
     return act
 
@@ -58,7 +61,7 @@ def test_condensed_records_are_of_everything_and_of_the_parameters():
         return {"pushed": pushed, "places": (records["state"].theta, records["case"])}
 
     pendulum = with_agent_axis(envs_jax.make("gymnax:Pendulum-v1", max_steps_in_episode=10))
-    env = dataclasses.replace(pendulum, condense=condense)
+    env = dataclasses.replace(pendulum, assessment=Assessment(condense=condense))
     params = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * 2), env.default_params)
     params = params.replace(g=jnp.array([10.0, 5.0]))
     cases = jnp.array([4, 2])

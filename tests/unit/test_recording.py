@@ -7,7 +7,7 @@ import pytest
 from replay_cases import T, marker_world
 
 from envs_jax.adapters import with_agent_axis
-from envs_jax.base import Environment
+from envs_jax.base import Environment, Guidance
 from envs_jax.spaces import Box, Discrete
 from purerl import record as command
 from purerl.errors import ConfigError
@@ -44,13 +44,13 @@ def walk_world() -> Environment:
         action_space=lambda params: Discrete(4),
         max_episode_length=6,
         action_mask=lambda state, params: jnp.arange(4) <= state[0],
-        rules={"highest": lambda key, state, params: jnp.minimum(state[0], 3)},
+        guidance=Guidance(rules={"highest": lambda key, state, params: jnp.minimum(state[0], 3)}),
     )
 
 
 @pytest.fixture(scope="module")
 def days():
-    env = with_agent_axis(marker_world(rules={"follow": follow}))
+    env = with_agent_axis(marker_world(guidance=Guidance(rules={"follow": follow})))
     behaviours = [Behaviour("follow"), Behaviour("follow", 2.0, 0.25)]
     with jax.debug_key_reuse(True):
         return recording.record(env, behaviours, 9, seed=5, num_envs=4, settings={"name": "marker"})
@@ -132,7 +132,7 @@ def test_shares_add_up():
 
 
 def test_an_unknown_behaviour_names_the_known_ones():
-    env = with_agent_axis(marker_world(rules={"follow": follow}))
+    env = with_agent_axis(marker_world(guidance=Guidance(rules={"follow": follow})))
     with pytest.raises(ConfigError, match="behaviour 'folow': marker has random, follow, run:DIR"):
         recording.record(env, [Behaviour("folow")], 1, 0, 1, {})
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from envs_jax.adapters import with_agent_axis
-from envs_jax.base import Environment
+from envs_jax.base import Assessment, Column, Environment
 from envs_jax.spaces import Box
 from purerl.learn import rollout
 
@@ -30,7 +30,13 @@ def counting_world() -> Environment:
 
     box = Box(0.0, 10.0, (1,))
     return Environment(
-        "counting", None, reset_env, step_env, lambda p: box, lambda p: box, episode_sums={"length": "steps"}
+        "counting",
+        None,
+        reset_env,
+        step_env,
+        lambda p: box,
+        lambda p: box,
+        assessment=Assessment(columns={"length": Column("steps")}),
     )
 
 

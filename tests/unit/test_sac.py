@@ -27,6 +27,7 @@ from replay_cases import (
 )
 from shared import with_data
 
+from envs_jax.base import Guidance
 from envs_jax.spaces import Box
 from purerl.algos import sac
 from purerl.learn.buffers import Sequences
@@ -470,7 +471,7 @@ def test_impossible_configurations_are_refused(changes, message):
     [
         ({"sequence_length": 2, "steps_per_update": 2}, marker_world(), "episodes of 4 steps"),
         ({}, marker_world(Box(-np.inf, np.inf, (1,))), "bounded action space"),
-        ({"critic_preview": True}, marker_world(preview=None), "offers no preview"),
+        ({"critic_preview": True}, marker_world(guidance=Guidance()), "offers no preview"),
         ({"noise_correlation": 0.5}, choice_world(), "not choices"),
     ],
 )

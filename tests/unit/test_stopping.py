@@ -43,7 +43,7 @@ def test_streaks_without_a_rule_are_counted_but_end_nothing():
     assert stops.streaks == {"perfect": [9]} and reason(stops, rules) is None
 
 
-RULE = BandStop(env_steps=100, updates=4, episodes=20, share=0.95, good=2, least=3)
+RULE = BandStop(metric="conflict_free", env_steps=100, updates=4, episodes=20, share=0.95, good=2, least=3)
 
 
 def banded(met, episodes, env_steps=50) -> Stops:
@@ -81,10 +81,10 @@ def test_chunks_do_not_matter_and_counters_survive_a_checkpoint():
 
 def test_rules_that_the_environment_cannot_serve_are_refused():
     env = envs_jax.make("atc/head_on")
-    require_known(Evaluation(streaks={"zero_conflict": 20, "perfect": 5}, bands=BandStop()), env)
+    require_known(Evaluation(streaks={"zero_conflict": 20, "perfect": 5}, bands=BandStop(metric="conflict_free")), env)
     with pytest.raises(ConfigError, match=r"evaluation.streaks: 'flawless'; atc/head_on has zero_conflict, perfect"):
         require_known(Evaluation(streaks={"flawless": 1}), env)
     with pytest.raises(ConfigError, match=r"evaluation.bands.metric: 'wins'"):
         require_known(Evaluation(bands=BandStop(metric="wins")), env)
     with pytest.raises(ConfigError, match="CartPole-v1 have none"):
-        require_known(Evaluation(bands=BandStop()), envs_jax.make("gymnax:CartPole-v1"))
+        require_known(Evaluation(bands=BandStop(metric="conflict_free")), envs_jax.make("gymnax:CartPole-v1"))

@@ -23,6 +23,7 @@ from replay_cases import (
 from shared import with_data
 
 from envs_jax.adapters import with_agent_axis
+from envs_jax.base import Guidance
 from envs_jax.spaces import Box, Discrete
 from purerl.algos import td3
 from purerl.learn.buffers import Sequences, sample_indices, take
@@ -501,7 +502,7 @@ def test_impossible_configurations_are_refused(changes, message):
         ({"sequence_length": 2, "steps_per_update": 2}, marker_world(), "episodes of 4 steps"),
         ({}, marker_world(Discrete(3)), "continuous actions"),
         ({}, marker_world(Box(-np.inf, np.inf, (1,))), "bounded action space"),
-        ({"critic_preview": True}, marker_world(preview=None), "offers no preview"),
+        ({"critic_preview": True}, marker_world(guidance=Guidance()), "offers no preview"),
     ],
 )
 def test_environments_that_do_not_fit_are_refused(changes, world, message):
