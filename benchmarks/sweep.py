@@ -60,7 +60,7 @@ def one_call(config: RunConfig, rates: list[float], seeds: int, repeats: int) ->
     """All runs as one program; the whole training is one call of it."""
     (group,) = groups_of(point_configs(config, [{KEY: rate} for rate in rates]))
     lanes = lanes_of(group, seeds)
-    spread = sharding.spread_of(config.num_devices, len(lanes))
+    spread = sharding.layout_of(config.num_devices, len(lanes))
     program = program_of_lanes(group.run.algorithm, spread, group.plan.updates)
     rows = jnp.asarray([lane.row for lane in lanes])
     hparams = jax.tree.map(lambda leaf: leaf[rows], group.hparams)

@@ -201,8 +201,6 @@ class Environment:
     """`(state, params)`: bool (A,), the agents that act in this state. One that does not has had its last reward: its
     own episode has terminated, and what it does is ignored."""
     differentiable: bool = False
-    reward_scale: float = 1.0
-    """Algorithms learn from rewards times this. Returns that are reported, and recorded data, are not scaled."""
     guidance: Guidance = NO_GUIDANCE
     assessment: Assessment = BY_RETURN
 

@@ -51,6 +51,10 @@ def factory_of(name: str) -> Any:
     return factory
 
 
+KEPT = ("calibration", "provenance", "without_data")
+"""Keywords that are no settings: a run gives back what `Assessment` says of them, to factories that take them."""
+
+
 def make(name: str, settings: dict[str, Any]) -> "Environment":
     """The environment of a user's factory.
 
@@ -61,56 +65,70 @@ def make(name: str, settings: dict[str, Any]) -> "Environment":
 
     factory = factory_of(name)
     model, takes_model = keywords_of(factory)
-    known = list(model.model_fields)
-    for setting in settings if model.model_config["extra"] == "forbid" else ():
+    known, taken = list(model.model_fields), [p.name for p in _parameters(factory)]
+    kept = {key: value for key, value in settings.items() if key in KEPT and key in taken}
+    settings = {key: value for key, value in settings.items() if key not in kept}
+    for setting in settings if model.model_config.get("extra") == "forbid" else ():
         if setting not in known:
             nearest = difflib.get_close_matches(setting, known, n=1)
             hint = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(known) or 'none'}"
             raise ValueError(f"unknown setting '{setting}' of {name}; {hint}")
     values = model(**settings)  # lists of YAML become the tuples that annotations ask for
-    env = factory(values) if takes_model else factory(**{key: getattr(values, key) for key in settings})
+    if takes_model:
+        env = factory(values, **kept)
+    else:
+        env = factory(**{key: getattr(values, key) for key in settings}, **kept)
     if not isinstance(env, Environment):
         raise ValueError(f"{name} returned {type(env).__name__}, not an envs_jax.Environment")
+    for key in ("calibration", "provenance"):
+        if getattr(env.assessment, key) is not None and key not in [*taken, *known]:
+            raise ValueError(f"{name} has a {key} and takes none; give its factory the keyword {key}=None")
     return env
+
+
+def _parameters(factory: Any) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(factory, eval_str=True).parameters.values())
+    except NameError:  # annotations of names that exist for type checkers alone
+        return list(inspect.signature(factory).parameters.values())
 
 
 def keywords_of(factory: Any) -> tuple[Any, bool]:
     """The pydantic model of a factory's keywords, and whether the factory takes the model itself.
 
-    A factory with one parameter that is annotated with a model takes that. Else the model is made from the signature:
-    parameters whose default is not JSON cannot be set, and what pydantic does not know takes any value.
+    A factory with one parameter (beside those of `KEPT`) that is annotated with a model takes that. Else the model is
+    made from the signature: parameters whose default is not JSON cannot be set, and annotations that pydantic does not
+    know take any value.
     """
-    try:
-        parameters = list(inspect.signature(factory, eval_str=True).parameters.values())
-    except NameError:  # annotations of names that exist for type checkers alone
-        parameters = list(inspect.signature(factory).parameters.values())
+    parameters = [parameter for parameter in _parameters(factory) if parameter.name not in KEPT]
     of_one = parameters[0].annotation if len(parameters) == 1 else None
     if inspect.isclass(of_one) and issubclass(of_one, BaseModel):
         return of_one, True
-
-    def known(annotation: Any) -> Any:
-        try:
-            TypeAdapter(annotation)
-        except (PydanticSchemaGenerationError, NameError):
-            return Any
-        return annotation
-
-    def is_json(value: Any) -> bool:
-        try:
-            json.dumps(value)
-        except TypeError:
-            return False
-        return True
-
     fields: dict[str, Any] = {}
     free = False
     for parameter in parameters:
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             free = True
         elif parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY):
-            default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-            if default is ... or is_json(default):
-                annotation = Any if parameter.annotation is inspect.Parameter.empty else known(parameter.annotation)
-                fields[parameter.name] = (annotation, default)
+            empty = parameter.empty
+            if parameter.default is empty or _is_json(parameter.default):
+                annotation = Any if parameter.annotation is empty else _known(parameter.annotation)
+                fields[parameter.name] = (annotation, ... if parameter.default is empty else parameter.default)
     config = ConfigDict(extra="allow" if free else "forbid")
     return create_model(getattr(factory, "__name__", "Keywords"), __config__=config, **fields), False
+
+
+def _known(annotation: Any) -> Any:
+    try:
+        TypeAdapter(annotation)
+    except (PydanticSchemaGenerationError, NameError):
+        return Any
+    return annotation
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True

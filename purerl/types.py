@@ -57,6 +57,9 @@ class Algorithm(NamedTuple):
     """Environment steps that `init` takes."""
     num_updates: int
     """Updates of the configured run."""
+    reward_scale: float = 1.0
+    """It learns from rewards times this, so `q_values` are estimates of scaled returns. What is reported, and recorded
+    data, are not scaled."""
     vectorise_seeds: bool = True
     """Whether several seeds run fastest in one `vmap` on a CPU, too; not where one update fills the caches."""
     q_values: Callable[[Policy, jax.Array, jax.Array, Any], jax.Array] | None = None

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from peer.workers import Worker, in_turns, missing, spread
+from peer.workers import Worker, in_turns, layout, missing
 
 import envs_jax
 from purerl.algos import td3
@@ -85,12 +85,12 @@ def our_update(obs: str, batch: int, updates: int, seeds: int | None, devices: i
     if seeds is not None:
         init, keys = jax.vmap(init, (0, None, None)), jax.random.split(keys, seeds)
         update = sharding.for_each_seed(update, algorithm.vectorise_seeds)
-    spread = sharding.spread_of(devices, seeds or 1)
+    layout = sharding.layout_of(devices, seeds or 1)
     data = algorithm.load_data()
-    state = spread.place(jax.jit(init)(keys, algorithm.hparams, data))
-    data = spread.place_data(data)
+    state = layout.place(jax.jit(init)(keys, algorithm.hparams, data))
+    data = layout.place_data(data)
     start = time.perf_counter()
-    once = spread.over(lambda state, data: scan_updates(update, state, data, 1))
+    once = layout.over(lambda state, data: scan_updates(update, state, data, 1))
     compiled = jax.jit(once, donate_argnums=0).lower(state, data).compile()
     compile_s = time.perf_counter() - start
 
@@ -146,7 +146,7 @@ def lstm_td3_update(args: argparse.Namespace) -> dict[str, Any]:
     sides |= {name: partial(worker.ask, "") for name, worker in workers.items()}
     try:
         answers = in_turns(sides, args.repeats)
-        times = {name: spread([1e3 * value for value in values]) for name, values in answers.items()}
+        times = {name: layout([1e3 * value for value in values]) for name, values in answers.items()}
         rate = product_rate(sizes.batch * sizes.steps, sizes.hidden, 4 * sizes.hidden, 200)
     finally:
         for worker in workers.values():

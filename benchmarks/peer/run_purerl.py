@@ -24,7 +24,7 @@ def build(request: dict[str, Any]) -> tuple[Run, float]:
     init, update = algorithm.init, algorithm.update
     if seeds > 1:
         init, update = jax.vmap(init, (0, None)), sharding.for_each_seed(update, algorithm.vectorise_seeds)
-    spread = sharding.spread_of(devices, seeds)
+    spread = sharding.layout_of(devices, seeds)
 
     def keys(seed: int):
         return jax.random.key(seed) if seeds == 1 else jax.random.split(jax.random.key(seed), seeds)

@@ -188,9 +188,10 @@ class Bound(NamedTuple):
     actions: Actions
     actor: Network
     critic: Network
+    reward_scale: float
 
 
-def bind(config: Config, env: Environment, env_params) -> Bound:
+def bind(config: Config, env: Environment, env_params, reward_scale: float = 1.0) -> Bound:
     """
     Raises:
         ValueError: the environment is not differentiable, its actions are discrete or unbounded, or windows without a
@@ -212,7 +213,7 @@ def bind(config: Config, env: Environment, env_params) -> Bound:
     actions = action_range(env, env_params, config.output_activation)
     actor = Network(config.actor, obs_dim, actions.dim, out_scale=0.1)
     critic = Network(config.critic, obs_dim, 1)
-    return Bound(config, env, agents, obs_dim, actions, actor, critic)
+    return Bound(config, env, agents, obs_dim, actions, actor, critic, reward_scale)
 
 
 def seen(config: Config, obs_stats: RunningStats, obs):
@@ -236,7 +237,7 @@ def roll_out(bound: Bound, env_params, params, state: State, key, noise_std):
 
     return rollout.collect(
         bound.env, env_params, state.worlds, choose, draw, key, config.steps_per_update, shared=True,
-        whole_episodes=config.steps_per_update == bound.env.episode_length,
+        whole_episodes=config.steps_per_update == bound.env.episode_length, reward_scale=bound.reward_scale,
     )  # fmt: skip
 
 
@@ -303,14 +304,14 @@ def fitted(bound: Bound, optimizer, value: Critic, window: Window, v_tp1, carry,
     return after, {"critic_loss": jnp.mean(losses), "value_mean": sharding.mean_over_shares(jnp.mean(v_tp1))}
 
 
-def make(config: Config, env: Environment, env_params=None) -> Algorithm:
+def make(config: Config, env: Environment, env_params=None, reward_scale: float = 1.0) -> Algorithm:
     """Bind APG to a differentiable environment with bounded continuous actions.
 
     Raises:
         ValueError: as `bind`.
     """
     env_params = env.default_params if env_params is None else env_params
-    bound = bind(config, env, env_params)
+    bound = bind(config, env, env_params, reward_scale)
     optimizer = make_optimizer(config.optimizer, config.max_grad_norm)
 
     def act(policy: Policy, carry, obs, mask, key, greedy):
@@ -385,6 +386,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         ), metrics
 
     return Algorithm(
+        reward_scale=reward_scale,
         init=init,
         update=update,
         policy=lambda state: Policy(state.actor, state.obs_stats),

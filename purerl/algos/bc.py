@@ -42,7 +42,7 @@ class Cloned(NamedTuple):
     actor: Any
 
 
-def make(config: Config, env: Environment, env_params=None) -> Algorithm:
+def make(config: Config, env: Environment, env_params=None, reward_scale: float = 1.0) -> Algorithm:
     """Bind cloning to an environment; its dataset is read when training starts.
 
     Raises:
@@ -51,7 +51,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
     env = with_agent_axis(env)
     env_params = env.default_params if env_params is None else env_params
     policy = SoftPolicy(actions_of(env, env_params), config.log_std_min, config.log_std_max)
-    recorded = Recorded(config, env, env_params, policy)
+    recorded = Recorded(config, env, env_params, policy, reward_scale)
     actor = policy.network(config.actor, recorded.world.observation_size)
     optimizer = make_optimizer(config.optimizer, config.max_grad_norm)
 

@@ -235,7 +235,7 @@ def hparams_of(config: Config, actions: Actions | Choices) -> HParams:
     return HParams(*(jnp.asarray(v, jnp.float32) for v in values))
 
 
-def make(config: Config, env: Environment, env_params=None) -> Algorithm:
+def make(config: Config, env: Environment, env_params=None, reward_scale: float = 1.0) -> Algorithm:
     """Bind CQL to an environment; its dataset is read when training starts.
 
     Raises:
@@ -244,7 +244,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
     env = with_agent_axis(env)
     env_params = env.default_params if env_params is None else env_params
     policy = SoftPolicy(actions_of(env, env_params), config.log_std_min, config.log_std_max)
-    recorded = Recorded(config, env, env_params, policy)
+    recorded = Recorded(config, env, env_params, policy, reward_scale)
     agents = recorded.world.num_agents
     actor = policy.network(config.actor, recorded.world.observation_size)
     critics = critics_of(env, env_params, policy.actions, config.critic, config.critic_arch, config.critic_preview)
@@ -277,8 +277,8 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         outputs = nets.actor(params.actor, batch.obs)
         drawn = None
         if isinstance(policy.actions, Actions):
-            spread = policy.actions
-            uniform = draw_for_batch(config, agents, lambda s: spread.draw_uniform(key_uniform, s), config.num_actions)
+            choices = policy.actions
+            uniform = draw_for_batch(config, agents, lambda s: choices.draw_uniform(key_uniform, s), config.num_actions)
             drawn = candidates(policy, outputs, uniform, noise_of(key_policy, 2, config.num_actions))
 
         y = targets(config, here, learner.target, outputs, batch, alpha, h.gamma, noise_of(key_next))

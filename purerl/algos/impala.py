@@ -132,14 +132,14 @@ def anchor_log_prob(log_target, log_behaviour):
     return jnp.maximum(log_target, log_behaviour - LOG_LIMIT)
 
 
-def make(config: Config, env: Environment, env_params=None) -> Algorithm:
+def make(config: Config, env: Environment, env_params=None, reward_scale: float = 1.0) -> Algorithm:
     """Bind IMPALA or APPO to an environment with discrete, continuous or mixed actions.
 
     Raises:
         ValueError: a squashed policy of actions without bounds, or a central critic without a global state.
     """
     env_params = env.default_params if env_params is None else env_params
-    actors = Actors(config, env, env_params)
+    actors = Actors(config, env, env_params, reward_scale)
     nets, team = actors.nets, actors.team
     clipped = config.surrogate == "clipped"
 
@@ -234,6 +234,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         return State(learner, target, tuple(waiting), worlds, key, state.updates + 1, state.hparams), metrics
 
     return Algorithm(
+        reward_scale=reward_scale,
         init=init,
         update=update,
         policy=policy,

@@ -76,14 +76,14 @@ class State:
     hparams: HParams
 
 
-def make(config: Config, env: Environment, env_params=None) -> Algorithm:
+def make(config: Config, env: Environment, env_params=None, reward_scale: float = 1.0) -> Algorithm:
     """Bind PPO to an environment with discrete, continuous or mixed actions.
 
     Raises:
         ValueError: a squashed policy of actions without bounds, or a central critic without a global state.
     """
     env_params = env.default_params if env_params is None else env_params
-    actors = Actors(config, env, env_params)
+    actors = Actors(config, env, env_params, reward_scale)
     nets, team = actors.nets, actors.team
 
     def init(key, hparams: HParams, data: Data) -> State:
@@ -140,6 +140,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         return State(learner, worlds, key, state.updates + 1, state.hparams), metrics
 
     return Algorithm(
+        reward_scale=reward_scale,
         init=init,
         update=update,
         policy=policy,

@@ -173,7 +173,7 @@ def correlated(memory: Memory, noise, correlation):
     return correlation * memory.noise + rest * noise
 
 
-def make(config: Config, env: Environment, env_params=None) -> Algorithm:
+def make(config: Config, env: Environment, env_params=None, reward_scale: float = 1.0) -> Algorithm:
     """Bind SAC to an environment.
 
     Raises:
@@ -185,7 +185,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
     actions = actions_of(env, env_params)
     if isinstance(actions, Choices) and config.noise_correlation > 0:
         raise ValueError(f"algo.noise_correlation {config.noise_correlation} needs a range of actions, not choices")
-    source = source_of(config, env, env_params, actions)
+    source = source_of(config, env, env_params, actions, reward_scale)
     critics = critics_of(env, env_params, actions, config.critic, config.critic_arch, config.critic_preview)
     nets = networks(config, actions, critics)
     policy, agents = nets.policy, source.agents
@@ -279,6 +279,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         return after, metrics
 
     return Algorithm(
+        reward_scale=reward_scale,
         init=init,
         update=update,
         policy=lambda state: state.learner.params.actor,

@@ -160,7 +160,7 @@ def hparams_of(config: Config) -> HParams:
     return HParams(*(jnp.asarray(v, jnp.float32) for v in values))
 
 
-def make(config: Config, env: Environment, env_params=None) -> Algorithm:
+def make(config: Config, env: Environment, env_params=None, reward_scale: float = 1.0) -> Algorithm:
     """Bind TD3 to an environment.
 
     Raises:
@@ -169,7 +169,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
     env = with_agent_axis(env)
     env_params = env.default_params if env_params is None else env_params
     actions = action_range(env, env_params, config.output_activation)
-    source = source_of(config, env, env_params, actions)
+    source = source_of(config, env, env_params, actions, reward_scale)
     critics = critics_of(env, env_params, actions, config.critic, config.critic_arch, config.critic_preview)
     nets = networks(config, critics)
     optimizer = make_optimizer(config.optimizer, config.max_grad_norm)
@@ -270,6 +270,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         return networks_here(env_params).critics.along(policy.critics, obs, action / actions.unit)
 
     return Algorithm(
+        reward_scale=reward_scale,
         init=init,
         update=update,
         policy=lambda state: state.learner.params,

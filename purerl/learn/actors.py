@@ -105,7 +105,7 @@ class RollOut(NamedTuple):
 class Actors:
     """The agents of B environments with their stochastic policies: acting, exploring, recording."""
 
-    def __init__(self, config: Settings, env: Environment, env_params: Any):
+    def __init__(self, config: Settings, env: Environment, env_params: Any, reward_scale: float = 1.0):
         """
         Args:
             env_params: of the right shapes; their numbers are given to `start` and `record`.
@@ -113,7 +113,7 @@ class Actors:
         Raises:
             ValueError: a squashed policy of actions without bounds, or a central critic without a global state.
         """
-        self.config = config
+        self.config, self.reward_scale = config, reward_scale
         self.env = env = with_agent_axis(env)
         agents, self.obs_dim = env.observation_space(env_params).shape
         self.space = env.action_space(env_params)
@@ -155,7 +155,9 @@ class Actors:
             return policies.env_action(self.space, dist.action(raw)), carry, (raw, outputs)
 
         num_steps = self.config.steps_per_update
-        after, steps, tally = rollout.collect(self.env, env_params, worlds, choose, draw_noise, key, num_steps)
+        after, steps, tally = rollout.collect(
+            self.env, env_params, worlds, choose, draw_noise, key, num_steps, reward_scale=self.reward_scale
+        )
         return after, RollOut(steps, worlds.carry), tally
 
     def seen(self, policy: Policy, recorded: RollOut) -> tuple[Trajectory, Any, jax.Array]:

@@ -246,7 +246,7 @@ def as_ring(data: Dataset, sequence_length: int, unit: np.ndarray | None, reward
     Args:
         sequence_length: 1 cuts episodes into transitions; otherwise the length of the items.
         unit: what actions are divided by; None for discrete actions.
-        reward_scale: that of the environment (`Environment.reward_scale`); recorded rewards are not scaled.
+        reward_scale: that of the learner; recorded rewards are not scaled.
 
     Raises:
         ConfigError: the items have another length.

@@ -67,8 +67,10 @@ class OfflineConfig(BaseModel):
 class Recorded:
     """Where a dataset is and the environment (with an agent axis) that it has to fit."""
 
-    def __init__(self, config: OfflineConfig, env: Environment, env_params: Any, policy: SoftPolicy):
-        self.config, self.policy, self.reward_scale = config, policy, env.reward_scale
+    def __init__(
+        self, config: OfflineConfig, env: Environment, env_params: Any, policy: SoftPolicy, reward_scale: float = 1.0
+    ):
+        self.config, self.policy, self.reward_scale = config, policy, reward_scale
         self.env_params, self.world = env_params, world_of(env, env_params)
 
     def load(self) -> Data:
@@ -159,6 +161,7 @@ def assemble(
         return State(learner, key, state.updates + 1, state.hparams), metrics
 
     return Algorithm(
+        reward_scale=recorded.reward_scale,
         init=init,
         update=update,
         policy=lambda state: policy_of(state.learner),

@@ -105,6 +105,7 @@ class Source(NamedTuple):
     actions: Actions | Choices
     agents: int
     obs_dim: int
+    reward_scale: float
 
     def empty_memory(self, batch_shape):
         """The actor's memory at the start of an episode."""
@@ -115,7 +116,8 @@ class Source(NamedTuple):
     ):
         """`rollout.collect`; by default the steps of one update call."""
         num_steps = self.config.steps_per_update if num_steps is None else num_steps
-        return rollout.collect(self.env, params, worlds, act, draw, key, num_steps)
+        scale = self.reward_scale
+        return rollout.collect(self.env, params, worlds, act, draw, key, num_steps, reward_scale=scale)
 
     def items(self, recent: rollout.Steps | None, steps: rollout.Steps, gamma):
         """`(replay items, recent)` of the steps [T, B, A, ...] of one update call.
@@ -228,7 +230,9 @@ class Source(NamedTuple):
         }
 
 
-def source_of(config: ReplayConfig, env: Environment, env_params, actions: Actions | Choices) -> Source:
+def source_of(
+    config: ReplayConfig, env: Environment, env_params, actions: Actions | Choices, reward_scale: float = 1.0
+) -> Source:
     """Bind an environment (with an agent axis).
 
     Raises:
@@ -240,7 +244,7 @@ def source_of(config: ReplayConfig, env: Environment, env_params, actions: Actio
             f"{env.episode_length or 'varying'} steps; use 1 (feed-forward) or that length"
         )
     agents, obs_dim = env.observation_space(env_params).shape
-    return Source(config, env, actions, agents, obs_dim)
+    return Source(config, env, actions, agents, obs_dim, reward_scale)
 
 
 @struct.dataclass

@@ -97,7 +97,7 @@ def facts_of(env: Environment, params, state) -> Facts:
 
 def collect(
     env: Environment, params, worlds: Worlds, act: Act, draw: Draw, key: jax.Array, num_steps: int,
-    shared: bool = False, whole_episodes: bool = False,
+    shared: bool = False, whole_episodes: bool = False, reward_scale: float = 1.0,
 ) -> tuple[Worlds, Steps, Tally]:  # fmt: skip
     """Step all environments `num_steps` times; recurrent memory is emptied where an episode ends.
 
@@ -113,6 +113,7 @@ def collect(
             numbers are those of one device.
         whole_episodes: all worlds are at the start of an episode and `num_steps` is one episode of
             `env.episode_length`: one reset for each instead of one at every step.
+        reward_scale: the rewards of the steps are those of the environment times this; the tally is not scaled.
     """
     num_envs = worlds.obs.shape[0]
     key_once = None
@@ -148,7 +149,7 @@ def collect(
         obs, state = jax.vmap(restarted)(done, fresh_of(restart), (final_obs, state_next))
         before, after = facts_of(env, params, worlds.state), facts_of(env, params, state_next)
         running, shown = _after_step(env, worlds.running, jnp.sum(reward, axis=1), info)
-        learned = reward if env.reward_scale == 1 else env.reward_scale * reward
+        learned = reward if reward_scale == 1 else reward_scale * reward
         frames = info[FRAMES].astype(jnp.float32) if FRAMES in info else None
         steps = Steps(worlds.obs, action, learned, terminated, truncated, final_obs, extra, before, after, frames)
         worlds = Worlds(

@@ -1,9 +1,9 @@
 """One training run on several devices: GPUs, or CPU cores that work as devices of their own.
 
-Reading order: making CPU devices, `Spread` (how a run is laid out), several seeds on one device, the two calls that
+Reading order: making CPU devices, `Layout` (how a run is laid out), several seeds on one device, the two calls that
 an algorithm makes.
 
-Seeds are spread over the devices where they divide evenly, and then never speak to each other. Otherwise every device
+Seeds are shared out to the devices where they divide evenly, and then never speak to each other. Otherwise every device
 holds the whole state, does the same environment steps and computes the gradient of its share of each batch; the means
 of the shares are taken before the optimiser, so all copies stay the same.
 
@@ -43,7 +43,7 @@ def provide_cpu_devices(count: int, threads: int | None = None) -> None:
             print(f"note: JAX already runs with {jax.device_count()} device(s); num_devices {count} comes too late")
 
 
-class Spread(NamedTuple):
+class Layout(NamedTuple):
     """Layout of a run's state over devices; `mesh` is None on one device."""
 
     mesh: Mesh | None
@@ -88,14 +88,14 @@ class Spread(NamedTuple):
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), shapes)
 
 
-def spread_of(num_devices: int, num_seeds: int) -> Spread:
+def layout_of(num_devices: int, num_seeds: int) -> Layout:
     """Layout for as many of the wanted devices as there are."""
     devices = np.array(jax.devices()[:num_devices])
     if devices.size == 1:
-        return Spread(None, PartitionSpec())
+        return Layout(None, PartitionSpec())
     if num_seeds % devices.size == 0:
-        return Spread(Mesh(devices, (_SEEDS,)), PartitionSpec(_SEEDS))
-    return Spread(Mesh(devices, (_BATCH,)), PartitionSpec())
+        return Layout(Mesh(devices, (_SEEDS,)), PartitionSpec(_SEEDS))
+    return Layout(Mesh(devices, (_BATCH,)), PartitionSpec())
 
 
 def for_each_seed(
@@ -191,5 +191,5 @@ def whole_of(tree: Any, axis: int = 0) -> Any:
 def _sharing() -> int:
     try:
         return jax.lax.axis_size(_BATCH)
-    except NameError:  # outside of `Spread.over`
+    except NameError:  # outside of `Layout.over`
         return 1

@@ -47,21 +47,21 @@ class ActorCritic:
             return {"core": params, "head": head.init(key_head, core.apply(params, xs))}
 
         actor = one(self.actor_core, self.actor_head, self.obs_dim, keys[0], keys[1])
-        if spread := policies.continuous_size(self.space):
-            actor["log_std"] = jnp.full((spread,), self.initial_log_std, jnp.float32)
+        if deviations := policies.continuous_size(self.space):
+            actor["log_std"] = jnp.full((deviations,), self.initial_log_std, jnp.float32)
         critic = one(self.critic_core, self.critic_head, self.critic_dim, keys[2], keys[3])
         return {"actor": actor, "critic": critic}
 
     def outputs(self, params, xs, carry=None, reset=None) -> Outputs:
         """The actor's outputs for sequences, or for rows of a feed-forward actor."""
         features = self.actor_core.apply(params["core"], xs, carry, reset)
-        return self._with_spread(params, self.actor_head.apply(params["head"], features))
+        return self._with_deviation(params, self.actor_head.apply(params["head"], features))
 
     def outputs_step(self, params, carry, x) -> tuple[Any, Outputs]:
         step: Any = self.actor_core.apply(params["core"], carry, x, method="step")
-        return step[0], self._with_spread(params, self.actor_head.apply(params["head"], step[1]))
+        return step[0], self._with_deviation(params, self.actor_head.apply(params["head"], step[1]))
 
-    def _with_spread(self, params, head) -> Outputs:
+    def _with_deviation(self, params, head) -> Outputs:
         if "log_std" not in params:
             return Outputs(head, None)
         return Outputs(head, jnp.broadcast_to(params["log_std"], (*head.shape[:-1], *params["log_std"].shape)))
@@ -100,7 +100,7 @@ class ActorCritic:
             outputs = self.outputs(packed["actor"], obs, memory.actor, memory.reset)
             return outputs, self.value(packed["critic"], critic_obs, memory.critic, memory.reset)
         both = pairs.apply_pair(packed["head"], self.activation, obs)
-        return self._with_spread(packed, both[0, : policies.output_size(self.space)].T), both[1, 0]
+        return self._with_deviation(packed, both[0, : policies.output_size(self.space)].T), both[1, 0]
 
 
 class Memory(NamedTuple):

@@ -33,7 +33,7 @@ def bootstrap_interval(
         scores: [strata, runs], such as [tasks, seeds].
 
     Returns:
-        Lower and upper end; NaN with fewer than two runs, which say nothing about their spread, or if a score is NaN.
+        Lower and upper end; NaN with fewer than two runs, which say nothing of that, or if a score is NaN.
     """
     scores = np.asarray(scores, np.float64)
     strata, runs = scores.shape

@@ -8,7 +8,7 @@ from purerl.run.evaluation import Result
 
 
 def score_table(result: Result, title: str) -> Any:
-    """A `rich` table: policy with its spread over seeds, baselines, bound."""
+    """A `rich` table: policy with its deviation over seeds, baselines, bound."""
     from rich.table import Table
 
     score = result.score
@@ -17,12 +17,12 @@ def score_table(result: Result, title: str) -> Any:
     table.add_column(score.unit, justify="right")
     table.add_column("% of bound", justify="right")
     seeds = len(score.policy)
-    spread = f" ± {np.std(score.policy):.4g}" if seeds > 1 else ""
+    deviation = f" ± {np.std(score.policy):.4g}" if seeds > 1 else ""
     percent = "" if score.percent_of_bound is None else f"{np.mean(score.percent_of_bound):.2f}"
     if score.percent_of_bound is not None and seeds > 1:
         percent += f" ± {np.std(score.percent_of_bound):.2f}"
     name = "policy" if seeds == 1 else f"policy (mean of {seeds} seeds)"
-    table.add_row(name, f"{np.mean(score.policy):.6g}{spread}", percent, style="bold")
+    table.add_row(name, f"{np.mean(score.policy):.6g}{deviation}", percent, style="bold")
     baseline_percent = score.percent_of_bound_baselines or {}
     for baseline, value in sorted(score.baselines.items(), key=lambda item: -item[1]):
         share = f"{baseline_percent[baseline]:.2f}" if baseline in baseline_percent else ""

@@ -251,9 +251,9 @@ def unit_of(shown: "Shown") -> str:
 
 def _bars(ax: Axes, bars: Sequence[tuple[str, float, float]], rules: dict[str, float], label: str) -> None:
     rows = [*((name, value, 0.0, "lightgrey") for name, value in rules.items()),
-            *((name, value, spread, POLICY_COLOR) for name, value, spread in bars)]  # fmt: skip
-    names, values, spreads, colors = zip(*rows, strict=True)
-    ax.barh(range(len(rows)), values, xerr=spreads, color=colors)
+            *((name, value, deviation, POLICY_COLOR) for name, value, deviation in bars)]  # fmt: skip
+    names, values, deviations, colors = zip(*rows, strict=True)
+    ax.barh(range(len(rows)), values, xerr=deviations, color=colors)
     ax.set_yticks(range(len(rows)), names, fontsize=8)
     for position, value in enumerate(values):
         ax.annotate(f"{value:.4g}", (max(value, 0), position), xytext=(4, 0), textcoords="offset points",

@@ -53,11 +53,11 @@ def rollout_cases(
         memory = algorithm.initial_carry(case_indices.shape)
         records, obs, action = play(env, params, act, memory, case_indices, key, whole)
         if algorithm.q_values is not None:
-            values = _team_values(algorithm, policy, obs[:1], action[:1], params) / env.reward_scale
+            values = _team_values(algorithm, policy, obs[:1], action[:1], params) / algorithm.reward_scale
             records["q_start"] = jnp.mean(values[:, :, 0], axis=0)
             if with_values:
                 for number, values in enumerate(_team_values(algorithm, policy, obs, action, params), start=1):
-                    records[f"q{number}"] = values / env.reward_scale
+                    records[f"q{number}"] = values / algorithm.reward_scale
         return records
 
     axes = None
@@ -203,7 +203,7 @@ def number_of_cases(available: int | None, wanted: int | None) -> int:
 
 
 def choose_cases(available: int | None, wanted: int | None) -> np.ndarray:
-    """Indices of the cases to play: all, or `wanted` of them spread evenly."""
+    """Indices of the cases to play: all, or `wanted` of them evenly apart."""
     if available is None:
         return np.arange(wanted or RANDOM_EPISODES)
     if wanted is None or wanted >= available:

@@ -32,12 +32,12 @@ def make_train(config: RunConfig | str | Path) -> Callable[..., tuple[Any, dict[
     require_training_split(run.env)
     algorithm = run.algorithm
     configured = algorithm.load_data()
-    spread = sharding.spread_of(config.num_devices, num_seeds=1)
+    layout = sharding.layout_of(config.num_devices, num_seeds=1)
 
     def train(key: jax.Array, hparams: Any = None, data: Data | None = None) -> tuple[Any, dict[str, Any]]:
         hparams = _as_input(algorithm.hparams) if hparams is None else hparams
         data = _as_input(configured) if data is None else data
-        whole_run = spread.over(lambda state, data: scan_updates(algorithm.update, state, data, algorithm.num_updates))
+        whole_run = layout.over(lambda state, data: scan_updates(algorithm.update, state, data, algorithm.num_updates))
         return whole_run(algorithm.init(key, hparams, data), data)
 
     return train
@@ -78,18 +78,18 @@ class Program(NamedTuple):
 def program_of(algorithm: Algorithm, config: RunConfig, updates_per_epoch: int) -> Program:
     """The run's functions of the state; with several seeds every leaf of the state has a leading seed axis."""
     hparams = jax.tree.map(jnp.asarray, algorithm.hparams)
-    spread = sharding.spread_of(config.num_devices, config.num_seeds)
+    layout = sharding.layout_of(config.num_devices, config.num_seeds)
     if config.num_seeds == 1:
         policy = lambda s: _add_seed_axis(algorithm.policy(s))  # noqa: E731
-        program = _program(algorithm.init, algorithm.update, policy, spread, updates_per_epoch)
+        program = _program(algorithm.init, algorithm.update, policy, layout, updates_per_epoch)
     else:
-        program = program_of_lanes(algorithm, spread, updates_per_epoch, hparams_axis=None)
+        program = program_of_lanes(algorithm, layout, updates_per_epoch, hparams_axis=None)
     return program._replace(init=lambda data: program.init(_seed_keys(config), hparams, data))
 
 
 def program_of_lanes(
     algorithm: Algorithm,
-    spread: sharding.Spread,
+    layout: sharding.Layout,
     updates_per_epoch: int,
     hparams_axis: int | None = 0,
     own_data: Any = None,
@@ -103,18 +103,18 @@ def program_of_lanes(
     data_axes = None if own_data is None else jax.tree.map(lambda own: 0 if own else None, own_data)
     init, policy = jax.vmap(algorithm.init, (0, hparams_axis, data_axes)), jax.vmap(algorithm.policy)
     update = sharding.for_each_seed(algorithm.update, algorithm.vectorise_seeds, own_data)
-    return _program(init, update, policy, spread, updates_per_epoch, own_data)
+    return _program(init, update, policy, layout, updates_per_epoch, own_data)
 
 
-def _program(init, update, policy, spread: sharding.Spread, updates_per_epoch: int, own_data: Any = None) -> Program:
+def _program(init, update, policy, layout: sharding.Layout, updates_per_epoch: int, own_data: Any = None) -> Program:
     # A copy, because a jitted function hands back its own input, and that is donated to the next chunk.
     copy_policy = jax.jit(lambda state: jax.tree.map(jnp.copy, policy(state)))
-    updates = spread.over(lambda state, data: scan_updates(update, state, data, updates_per_epoch), own_data)
+    updates = layout.over(lambda state, data: scan_updates(update, state, data, updates_per_epoch), own_data)
     epoch = jax.jit(updates, donate_argnums=0)
     return Program(
         init=jax.jit(init),
-        place=spread.place,
-        place_data=partial(spread.place_data, own_data=own_data),
+        place=layout.place,
+        place_data=partial(layout.place_data, own_data=own_data),
         trace=epoch.trace,
         chunk=lambda state, data: epoch.lower(state, data).compile(),
         policy=lambda state: jax.device_put(copy_policy(state), jax.devices()[0]),

@@ -1,6 +1,6 @@
 """A run as a value: built from a configuration, opened from its directory, its policies read back."""
 
-import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -45,12 +45,14 @@ def build(
         FileNotFoundError, DataError: from the environment's data.
     """
     env = build_env(config, kept, without_data) if env is None else env
-    env = dataclasses.replace(env, reward_scale=config.reward_scale)
     algorithm_config = config.algorithm_config()
     if config.reward_scale != 1 and getattr(algorithm_config, "critic_preview", False):
         raise ConfigError("algo.critic_preview: previews are not scaled; set reward_scale to 1")
     module = algorithm_module(config)
-    algorithm = user_input("algo", lambda: module.make(algorithm_config, env, env.default_params))
+    scaled = {} if config.reward_scale == 1 else {"reward_scale": config.reward_scale}
+    if scaled and "reward_scale" not in inspect.signature(module.make).parameters:
+        raise ConfigError(f"reward_scale: {config.algo['name']} takes none; set it to 1")
+    algorithm = user_input("algo", lambda: module.make(algorithm_config, env, env.default_params, **scaled))
     return Run(config, env, algorithm)
 
 

@@ -73,17 +73,17 @@ def compile_for(group: Group, lanes: int, at_once: int | None, size: int | None)
     devices = min(config.num_devices, jax.device_count())
     known, size = size is not None, size or part_size(lanes, at_once or LANES_AT_ONCE, devices)
     while True:
-        spread = sharding.spread_of(config.num_devices, size)
+        layout = sharding.layout_of(config.num_devices, size)
         lengths = {group.plan.updates_of(1), group.plan.updates_of(group.plan.epochs)}
         programs = {
-            count: program_of_lanes(group.run.algorithm, spread, count, own_data=group.own_data) for count in lengths
+            count: program_of_lanes(group.run.algorithm, layout, count, own_data=group.own_data) for count in lengths
         }
         program = programs[max(lengths)]
         keys = jax.eval_shape(_keys, jnp.zeros(size, jnp.int32))
         hparams = jax.tree.map(lambda x, size=size: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), group.hparams)
         data = data_of(group, np.zeros(size, int))
         state, placed = (
-            spread.placed_shapes(jax.eval_shape(program.init, keys, hparams, data)),
+            layout.placed_shapes(jax.eval_shape(program.init, keys, hparams, data)),
             program.place_data(data),
         )
         longest = program.chunk(state, placed)
@@ -284,6 +284,6 @@ def _note_scores(progress: Progress, reached: Scores, plan: Plan) -> None:
 
 def _line(progress: Progress, plan: Plan, lanes: Sequence[Lane]) -> str:
     kept = [score for score in progress.scores[-1] if np.isfinite(score)]
-    spread = f"{progress.unit} {min(kept):.4g} .. {max(kept):.4g}" if kept else "all diverged"
+    span = f"{progress.unit} {min(kept):.4g} .. {max(kept):.4g}" if kept else "all diverged"
     lost = len({lanes[int(lane)] for lane in progress.diverged})
-    return f"  epoch {progress.epoch}/{plan.epochs}  {spread}" + (f"  ({lost} diverged)" if lost and kept else "")
+    return f"  epoch {progress.epoch}/{plan.epochs}  {span}" + (f"  ({lost} diverged)" if lost and kept else "")

@@ -436,16 +436,17 @@ def test_an_empty_calibration_is_not_fitted_again():
 
 def test_a_world_without_data_is_the_one_it_was_made_of_but_for_its_days(envs):
     env = envs["default"]
+    known = env.assessment
     blind = envs_jax.make(
         "bess",
         data_path="/nowhere.csv",
-        calibration=env.assessment.calibration,
-        provenance=env.assessment.provenance,
+        calibration=known.calibration,
+        provenance=known.provenance,
         without_data=True,
     )
     assert (blind.assessment.calibration, blind.assessment.provenance) == (
-        env.assessment.calibration,
-        env.assessment.provenance,
+        known.calibration,
+        known.provenance,
     )
     assert blind.observation_space(None).shape == env.observation_space(None).shape
     np.testing.assert_array_equal(blind.default_params.ranges.high, env.default_params.ranges.high)

@@ -53,9 +53,10 @@ def final(run_dir):
     return strict(run_dir / "eval" / "final_test.json")
 
 
-def test_shifts(near, tmp_path, capsys):
+@pytest.mark.parametrize("asked", [("--shift",), ("--conditions", "shifts")])
+def test_shifts(near, tmp_path, capsys, asked):
     out = tmp_path / "shifts.json"
-    assert evaluate.main(["--run", str(near), "--shift", "target", "env.target_scale=1.0", "--json", str(out)]) == 0
+    assert evaluate.main(["--run", str(near), *asked, "target", "env.target_scale=1.0", "--json", str(out)]) == 0
     printed = capsys.readouterr().out
     assert all(word in printed for word in ("unchanged", "target", "points", "worst", "2 shifts left out"))
     report = strict(out)
@@ -133,6 +134,10 @@ def test_numbers_that_some_do_not_have(near, far, tmp_path, capsys):
         (["--shift", "rain"], "--shift: unknown name 'rain'"),
         (["--scenarios", "near", "sixfold"], "--scenarios: unknown name 'sixfold'"),
         (["--scenarios", "near", "--shift"], "--shift and --scenarios are two commands"),
+        (["--conditions", "shifts", "--shift"], "--conditions and --shift are two commands"),
+        (["--conditions", "rain"], "--conditions: places/near has no rain; it has shifts, scenarios"),
+        (["--conditions", "shifts", "rain"], "--conditions: unknown name 'rain'"),
+        (["{other}", "--conditions", "shifts"], "shifts are changes, which are played for one run alone"),
         (["--scenarios", "near", "--scenario", "far"], "--scenario and --scenarios are two commands"),
         (["{other}"], "several runs are compared with --scenarios"),
         (["{other}", "--scenarios", "near"], "runs of different worlds: {run} is places, {other} is track"),

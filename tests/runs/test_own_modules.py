@@ -1,7 +1,10 @@
 """A world and an algorithm of a user's own, in a folder outside the package, named in a YAML file alone."""
 
+import json
+import re
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +14,11 @@ import envs_jax
 from purerl import evaluate, load_policy, train
 from purerl.config import config_hash, load_config
 from purerl.errors import ConfigError
+from purerl.run import runs
 
+DOCS = Path(__file__).parents[2] / "docs"
 WORLD = """
+    import dataclasses
     from typing import NamedTuple
 
     import jax
@@ -56,6 +62,11 @@ WORLD = """
     def by_keys(keys: Keys) -> Environment:
         return make(keys.goal, keys.starts)
 
+    def calibrated():
+        from envs_jax.base import Assessment
+
+        return dataclasses.replace(make(), assessment=Assessment(calibration={"scale": 1.0}))
+
     def nothing():
         return None
 
@@ -79,8 +90,6 @@ CONFIG = {
     "epochs": 1,
     "env": {"name": "own_walk:make", "goal": 0.25},
     "algo": {"name": "own_ppo", "total_env_steps": 80, "num_envs": 4, "steps_per_update": 10, "minibatches": 1},
-    "evaluation": {"episodes": 3},
-    "logging": {"csv": False, "tensorboard": False},
 }
 
 
@@ -105,25 +114,56 @@ def folder(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
-def test_a_world_and_an_algorithm_in_a_folder_of_their_own(folder, tmp_path, monkeypatch):
-    run_dir = tmp_path / "run"
-    assert train.main(["--config", "own/run.yaml", "--run-dir", str(run_dir)]) == 0
-    stored = yaml.safe_load((run_dir / "config.yaml").read_text())
-    assert stored["modules_in"] == [str(folder)]
-    assert stored["env"] == {"name": "own_walk:make", "goal": 0.25, "starts": [-1.0, 1.0]}
-    assert stored["algo"]["clip"] == 0.1
-    # From another directory, in what could be another process.
-    elsewhere = tmp_path / "elsewhere"
+def written_from(page: str, folder: Path) -> None:
+    """The files of a page of docs/: its code blocks, each with its name in the first line."""
+    blocks = re.findall(r"```(?:python|yaml)\n(# (\S+)\n.*?)```", (DOCS / page).read_text(), re.DOTALL)
+    for text, name in blocks:
+        (folder / name).write_text(text)
+
+
+@pytest.fixture
+def documented(tmp_path, monkeypatch):
+    """The folder of a user who followed docs/own_world.md and docs/own_algorithm.md."""
+    folder = tmp_path / "documented"
+    folder.mkdir()
+    for page in ("own_world.md", "own_algorithm.md"):
+        written_from(page, folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield folder
+    for path in folder.glob("*.py"):
+        sys.modules.pop(path.stem, None)
+
+
+def test_a_world_and_an_algorithm_of_a_users_own(documented, tmp_path, monkeypatch):
+    """As in the documentation, then from another directory in what could be another process."""
+    run_dir, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
     elsewhere.mkdir()
+    small = ["env.name=assessed_walk:make", "env.goal_m=0.3", "logging.tensorboard=false", "logging.csv=false"]
+    monkeypatch.chdir(documented)
+    assert train.main(["--config", "climb.yaml", "--run-dir", str(run_dir), *small]) == 0
+    exec((documented / "check.py").read_text().replace("goal_m=0.3))", "goal_m=0.3), steps=3)"))
+    stored = yaml.safe_load((run_dir / "config.yaml").read_text())
+    assert stored["modules_in"] == [str(documented)]
+    assert stored["env"] == {"name": "assessed_walk:make", "goal_m": 0.3} and stored["algo"]["step_size"] == 1.0
     monkeypatch.chdir(elsewhere)
-    monkeypatch.setattr(sys, "path", [place for place in sys.path if place != str(folder)])
-    for name in ("own_walk", "own_physics", "own_ppo"):
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(documented))])
+    for name in ("walk", "assessed_walk", "climb"):
         del sys.modules[name]
-    assert evaluate.main(["--run", str(run_dir), "--json", "out.json"]) == 0
+    assert (
+        evaluate.main(["--run", str(run_dir), "--conditions", "stress", "--episodes", "4", "--json", "out.json"]) == 0
+    )
+    assert [row["kind"] for row in json.loads(Path("out.json").read_text())["stress"]] == ["none", "wind", "wind"]
+    assert (run_dir / "plots" / "stress_return.png").exists()
     policy = load_policy(run_dir)
     action, _ = policy.act(np.zeros((2, 2), np.float32), policy.initial_carry(2))
     assert action.shape == (2,)
     assert train.main(["--resume", "--run-dir", str(run_dir)]) == 0
+    assert load_config(documented / "walk.yaml").algo["name"] == "ppo"
+
+
+def test_the_keys_of_a_model_are_checked(documented):
+    with pytest.raises(ConfigError, match=r"env\.goal_m = 3"):
+        load_config(documented / "walk.yaml", ["env.name=checked_walk:make", "env.goal_m=3"])
 
 
 def test_the_folder_of_the_modules_is_no_part_of_what_a_run_is(folder):
@@ -170,10 +210,17 @@ def test_what_is_not_there_is_one_line(folder, overrides, message):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+def test_an_algorithm_without_a_reward_scale_is_given_none(documented):
+    with pytest.raises(ConfigError, match="reward_scale: climb takes none; set it to 1"):
+        runs.build(load_config(documented / "climb.yaml", ["reward_scale=0.5"]))
+
+
 def test_a_factory_of_something_else_is_refused(folder):
     load_config(folder / "run.yaml")  # from here on the module can be imported
     with pytest.raises(ValueError, match=r"own_walk:nothing returned NoneType, not an envs_jax\.Environment"):
         envs_jax.make("own_walk:nothing")
+    with pytest.raises(ValueError, match="own_walk:calibrated has a calibration and takes none"):
+        envs_jax.make("own_walk:calibrated")
     with pytest.raises(ValueError, match="unknown setting 'gaol' of own_walk:make; did you mean 'goal'"):
         envs_jax.make("own_walk:make", gaol=1)
 

@@ -14,6 +14,7 @@ from helpers import BASE
 from test_commands import one_line
 
 import purerl
+from envs_jax.base import Assessment
 from purerl import plot, sweep
 from purerl.config import load_config, resolve_config
 from purerl.errors import ConfigError
@@ -422,7 +423,7 @@ def test_parts_of_another_sweep_are_not_taken_for_this_one(finished_sweep):
 
 def test_parts_on_data_that_have_changed_are_not_taken_for_this_sweep(tmp_path):
     def on(**provenance):
-        env = SimpleNamespace(calibration=None, provenance=provenance)
+        env = SimpleNamespace(assessment=Assessment(provenance=provenance))
         return [SimpleNamespace(envs=(env,))]
 
     training._claim(tmp_path, ["a"], 2, on(days=[1, 2]))

@@ -103,6 +103,18 @@ def test_extremes_are_those_of_episodes_that_ended():
     }  # fmt: skip
 
 
+def test_columns_are_sums_means_and_last_values():
+    columns = {"sum": Column("x"), "mean": Column("x", "mean"), "last": Column("n", "last")}
+    env = dataclasses.replace(counting_world(), assessment=Assessment(columns=columns))
+    running = {name: jnp.zeros(2) for name in rollout._running_names(env)}
+    for x, n in ((1.0, 5), (2.0, 7), (6.0, 4)):
+        info = {"x": jnp.array([x, 2 * x]), "n": jnp.array([n, -n])}
+        running, shown = rollout._after_step(env, running, jnp.ones(2), info)
+    assert {name: values.tolist() for name, values in shown.items()} == {
+        "return": [3.0, 3.0], "sum": [9.0, 18.0], "mean": [3.0, 6.0], "last": [4.0, -4.0],
+    }  # fmt: skip
+
+
 def test_agents_that_left_take_no_steps():
     alive = jnp.asarray([[[True, True], [True, False]], [[False, True], [False, False]]])
     tally = rollout.tally_of(steps_of(jnp.zeros((2, 2), bool), alive), {"return": jnp.zeros((2, 2))})
