@@ -20,7 +20,7 @@ class Worlds:
     carry: Any
     """Recurrent state of the policy, [B, A, ...] leaves."""
     running: dict[str, jax.Array]
-    """[B] sums over the unfinished episode: `return` and the environment's `episode_sums`."""
+    """[B] sums over the unfinished episode: `return` and the columns of the environment."""
 
 
 class Facts(NamedTuple):

@@ -25,10 +25,18 @@ def register(setitem) -> None:
         setitem(envs_jax.registered_envs, f"places/{place}", world)
 
 
+def moved(params: fake.TrackParams, factor: float, by: float = 0.0) -> fake.TrackParams:
+    return params._replace(targets=factor * params.targets + by)
+
+
+def stacked(params: list[fake.TrackParams]) -> fake.TrackParams:
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf, np.float32) for leaf in leaves]), *params)
+
+
 def make_env(place: str, **settings) -> Environment:
     """`fake.make_env` with targets times a factor; one kind of shift adds to them all."""
     env = fake.make_env(**settings)
-    splits = {name: FACTORS[place] * targets for name, targets in env.assessment.splits.items()}
+    splits = {name: moved(params, FACTORS[place]) for name, params in env.assessment.splits.items()}
 
     def score(split, records, cache_dir=None):
         worst = records["reward"].sum(axis=2).min(axis=1).tolist()
@@ -53,13 +61,12 @@ def make_env(place: str, **settings) -> Environment:
             {"kind": "target" if size else "none", "who": "all", "axis": "", "size": size, "unit": "", "scale": scale}
             for size, scale in zip(SIZES, ("", "small", "small", "large"), strict=True)
         ]
-        shifted = np.stack([np.asarray(splits["test"]) + size for size in SIZES])
-        return [Group(world, labels, shifted, {"target": 2})]
+        return [Group(world, labels, stacked([moved(splits["test"], 1.0, size) for size in SIZES]), {"target": 2})]
 
     def scenarios(names):
         known(names, FACTORS)
-        params = jnp.stack([FACTORS[name] * env.assessment.splits["test"] for name in names])
-        return [Group(world, [{"condition": name} for name in names], jax.device_get(params))]
+        params = stacked([moved(env.assessment.splits["test"], FACTORS[name]) for name in names])
+        return [Group(world, [{"condition": name} for name in names], params)]
 
     world = dataclasses.replace(
         env, name=f"places/{place}", default_params=splits["train"],
