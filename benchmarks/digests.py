@@ -50,7 +50,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "bess_td3": (*DAYS, *SMALL_LSTM),
     "bess_td3_forecast": (*DAYS, *SMALL_LSTM),
     "bess_td3_ff": (*DAYS, *SMALL_NETS),
-    "bess_sac": (*STEPS, *SMALL_NETS),
+    "bess_sac": (*DAYS[:-1], *SMALL_NETS),
     "bess_ppo": (*ON_POLICY, *SMALL_NETS, "algo.steps_per_update=24", "algo.total_env_steps=768"),
     "bess_ppo_lstm": (*ON_POLICY, *SMALL_LSTM, "algo.steps_per_update=24", "algo.total_env_steps=768"),
     "bess_apg": (*ONE, "algo.num_envs=8", "algo.total_env_steps=768", "algo.actor={hidden_sizes: [16]}"),
