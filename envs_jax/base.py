@@ -167,6 +167,20 @@ class Assessment(NamedTuple):
     `without_data=True` it reads no data and needs none: such an environment serves to act, not to be played."""
 
 
+class Guest(NamedTuple):
+    """A trained policy that acts inside another world: an opponent, or the lower of two levels.
+
+    Where a setting of an environment is `run:DIR`, its factory is given `guests`, a mapping from the setting's name to
+    the best policy of that run. `policy` belongs into the world's parameters, so that it may change between updates.
+    """
+
+    policy: Any
+    act: Callable[[Any, Any, Any, Any, Any, bool], tuple[Any, Any]]
+    """`(policy, carry, obs [..., A, d], mask, key, greedy)`: actions [..., A, ...] and the next carry."""
+    initial_carry: Callable[[tuple[int, ...]], Any]
+    """Its memory at the start of an episode for a batch shape (without the agent axis)."""
+
+
 NO_GUIDANCE, BY_RETURN = Guidance(), Assessment()
 
 

@@ -113,6 +113,11 @@ class RunConfig(_Section):
     reward_scale: float = Field(
         1.0, gt=0, description="algorithms learn from rewards times this; what is reported is not scaled"
     )
+    starts_from: str | None = Field(
+        None,
+        pattern="^(run|stage):.+",
+        description="`run:DIR` or `stage:NAME`: what that run has learned is where this one starts; same networks",
+    )
     modules_in: list[str] = Field(
         [],
         description="folders of a user's modules in env.name and algo.name; found by itself beside this file or here",
@@ -154,15 +159,67 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     return resolve_config(data, str(path), overrides, Path(path).parent)
 
 
-def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> list[RunConfig]:
-    """The configurations of a file whose `env.name` is one of `envs_jax.suites`, one for each member; else the one."""
-    data = _overridden(read_yaml(Path(path)), str(path), overrides)
+ALONE = ""
+"""Name of the only member of a file."""
+
+
+def load_members(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, RunConfig]:
+    """The runs that a file stands for, in their order, by the names of their directories.
+
+    A file with `stages` has one for each: the keys of the stage over those beside `stages`. One whose `env.name` is
+    among `envs_jax.suites` has one for each environment. Any other has one, `ALONE`. Overrides are for all.
+
+    Raises:
+        ConfigError, FileNotFoundError: as `load_config`.
+    """
+    data, folder = _overridden(read_yaml(Path(path)), str(path), overrides), Path(path).parent
+    if "stages" in data:
+        return _stages(data, str(path), overrides, folder)
     env = data.get("env")
     name = env.get("name") if isinstance(env, dict) else None
     members = envs_jax.suites.get(name, ()) if isinstance(name, str) else ()
-    return [load_config(path, [*overrides, f"env.name={member}"]) for member in members] or [
-        load_config(path, overrides)
-    ]
+    if not members:
+        return {ALONE: load_config(path, overrides)}
+    return {
+        member.rpartition("/")[2]: load_config(path, [*overrides, f"env.name={member}"]) for member in members
+    }  # fmt: skip
+
+
+def _stages(data: dict[str, Any], source: str, overrides: Sequence[str], folder: Path) -> dict[str, RunConfig]:
+    base, stages = {key: value for key, value in data.items() if key != "stages"}, data["stages"]
+    named = isinstance(stages, list) and all(isinstance(s, dict) and isinstance(s.get("name"), str) for s in stages)
+    if not stages or not named:
+        raise ConfigError(f"{source}: stages: write a list of stages, each with a name")
+    found: dict[str, RunConfig] = {}
+    for stage in stages:
+        name, place = stage["name"], f"{source}: stage '{stage['name']}'"
+        if name in found or not name.replace("_", "").replace("-", "").isalnum():
+            raise ConfigError(f"{place}: names are different words of letters, digits, - and _")
+        given = {key: value for key, value in stage.items() if key != "name"}
+        config = resolve_config(_over(base, given), place, overrides, folder)
+        for earlier in stages_named_in(config):
+            if earlier not in found:
+                raise ConfigError(f"{place}: stage:{earlier}: no earlier stage; there are {', '.join(found) or 'none'}")
+        found[name] = config
+    return found
+
+
+def stages_named_in(config: RunConfig) -> list[str]:
+    """Stages that `starts_from` and settings of the environment ask for."""
+    values = [config.starts_from, *config.env.values()]
+    return [value.removeprefix("stage:") for value in values if isinstance(value, str) and value.startswith("stage:")]
+
+
+def with_stages_in(config: RunConfig, directory: Path) -> RunConfig:
+    """`stage:NAME` as the run in that folder of a directory."""
+
+    def found(value: Any) -> Any:
+        if not isinstance(value, str) or not value.startswith("stage:"):
+            return value
+        return f"run:{(directory / value.removeprefix('stage:')).absolute()}"
+
+    env = {key: found(value) for key, value in config.env.items()}
+    return config.model_copy(update={"starts_from": found(config.starts_from), "env": env})
 
 
 def _overridden(data: Any, source: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -210,12 +267,14 @@ def _with_preset(data: dict[str, Any], where: "Source") -> dict[str, Any]:
     if name not in known:
         raise ConfigError(f"{where.of('preset')}: preset: '{name}'; {algorithm} has {', '.join(known) or 'none'}")
 
-    def over(base: Any, given: Any) -> Any:
-        if not isinstance(base, dict) or not isinstance(given, dict):
-            return given
-        return {**base, **{key: over(base.get(key), value) for key, value in given.items()}}
+    return _over(PRESETS[algorithm, name], {key: value for key, value in data.items() if key != "preset"})
 
-    return over(PRESETS[algorithm, name], {key: value for key, value in data.items() if key != "preset"})
+
+def _over(base: Any, given: Any) -> Any:
+    """Mappings of mappings with the keys of `given` over those of `base`."""
+    if not isinstance(base, dict) or not isinstance(given, dict):
+        return given
+    return {**base, **{key: _over(base.get(key), value) for key, value in given.items()}}
 
 
 def algorithm_module(config: RunConfig) -> Any:

@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
 def command(argv: Sequence[str] | None) -> int:
     args = parser().parse_intermixed_args(argv)
     # Imported here so that --help and mistyped flags answer at once.
-    from purerl.config import load_suite
+    from purerl.config import ALONE, load_members, stages_named_in, with_stages_in
     from purerl.errors import ConfigError
 
     if args.resume and args.run_dir is None:
@@ -42,25 +42,25 @@ def command(argv: Sequence[str] | None) -> int:
     seed = [f"seed={args.seed}"] if args.seed is not None else []
     overrides = [*args.overrides, *seed]
     # A mistake in a configuration is told before JAX is imported.
-    given = load_suite(args.config, overrides) if args.config is not None else []
+    given = load_members(args.config, overrides) if args.config is not None else {}
 
     from purerl.report.closing import conclude
     from purerl.run import directory, metadata, process, session
     from purerl.run.stored_config import read_config
 
-    configs = given or [read_config(args.run_dir, overrides)]
-    process.select_device(configs[0])
+    members = given or {ALONE: read_config(args.run_dir, overrides)}
+    process.select_device(next(iter(members.values())))
     given_dir: Path | None = args.run_dir
     own_dir = lru_cache(maxsize=1)(lambda: directory.claim(default_run_dir(args.config)))
-    if len(configs) == 1:
-        return session.run(configs[0], given_dir or own_dir, args.resume, conclude)
-    for config in configs:
-        member = config.env["name"].rpartition("/")[2]
+    if ALONE in members:
+        return session.run(members[ALONE], given_dir or own_dir, args.resume, conclude)
+    for member, config in members.items():
         if given_dir is None:
+            config = with_stages_in(config, own_dir()) if stages_named_in(config) else config
             code = session.run(config, lambda member=member: own_dir() / member, False, conclude)  # type: ignore[misc]
         else:
             resume = args.resume and (given_dir / member).exists()
-            code = session.run(config, given_dir / member, resume, conclude)
+            code = session.run(with_stages_in(config, given_dir), given_dir / member, resume, conclude)
         if code != session.EXIT_OK or not metadata.is_complete((given_dir or own_dir()) / member):
             return code
     return session.EXIT_OK

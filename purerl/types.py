@@ -71,3 +71,6 @@ class Algorithm(NamedTuple):
     """`(fresh state)`: what the actions of the warm-up were like, as scalars for the screen."""
     replay_field: str | None = None
     """Field of the state that holds the replay, which a checkpoint may leave out."""
+    learned: tuple[str, ...] = ()
+    """Fields of the state that hold what has been learned: another run can start from them. Their `gradient_steps`, if
+    any, count from zero there."""

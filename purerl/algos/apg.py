@@ -125,7 +125,7 @@ class Window(NamedTuple):
     reward: jax.Array
     terminated: jax.Array
     truncated: jax.Array
-    frames: jax.Array | None
+    frames: jax.Array | None = None
     """That the steps took; None: one each."""
 
     def discount(self, gamma) -> jax.Array:
@@ -394,6 +394,7 @@ def make(config: Config, env: Environment, env_params=None, reward_scale: float 
         initial_carry=empty_memory,
         hparams=traced(HParams, config),
         load_data=lambda: Data(env_params),
+        learned=("actor", "optimizer", "critic", "obs_stats"),
         env_steps_per_update=config.env_steps(),
         gradient_steps_per_update=1 + config.bootstrap * config.critic_epochs * config.critic_minibatches,
         warmup_env_steps=0,

@@ -242,6 +242,7 @@ def make(config: Config, env: Environment, env_params=None, reward_scale: float 
         initial_carry=actors.empty_memory,
         hparams=traced(HParams, config),
         load_data=lambda: Data(env_params),
+        learned=("learner", "target"),
         env_steps_per_update=config.env_steps(),
         gradient_steps_per_update=config.epochs * config.minibatches,
         warmup_env_steps=config.actor_lag * config.env_steps(),

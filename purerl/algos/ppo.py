@@ -148,6 +148,7 @@ def make(config: Config, env: Environment, env_params=None, reward_scale: float 
         initial_carry=actors.empty_memory,
         hparams=traced(HParams, config),
         load_data=lambda: Data(env_params),
+        learned=("learner",),
         env_steps_per_update=config.env_steps(),
         gradient_steps_per_update=config.epochs * config.minibatches,
         warmup_env_steps=0,

@@ -278,6 +278,7 @@ def make(config: Config, env: Environment, env_params=None, reward_scale: float 
         initial_carry=source.empty_memory,
         hparams=hparams_of(config),
         load_data=lambda: Data(env_params),
+        learned=("learner",),
         env_steps_per_update=config.env_steps(),
         gradient_steps_per_update=config.gradient_steps(),
         warmup_env_steps=source.warmup_env_steps(),

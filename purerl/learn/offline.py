@@ -174,6 +174,7 @@ def assemble(
         num_updates=max(config.total_gradient_steps // config.gradient_steps_per_update, 1),
         vectorise_seeds=not config.recurrent,
         load_data=recorded.load,
+        learned=("learner",),
         **more,
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 
 import envs_jax
 from envs_jax.adapters import with_agent_axis
-from envs_jax.base import Environment
+from envs_jax.base import Environment, Guest
 from purerl.config import RunConfig, algorithm_module
 from purerl.errors import ConfigError
 from purerl.run import bundle, checkpoint
@@ -63,7 +63,16 @@ def build_env(config: RunConfig, kept: Kept | None = None, without_data: bool = 
         settings |= {name: value for name, value in kept._asdict().items() if value is not None}
     if kept is not None and kept.provenance is not None and without_data:
         settings["without_data"] = True
+    asked = {name: value for name, value in settings.items() if isinstance(value, str) and value.startswith("run:")}
+    if asked:
+        settings["guests"] = {name: _guest(Path(value.removeprefix("run:"))) for name, value in asked.items()}
     return user_input("env", lambda: with_agent_axis(envs_jax.make(config.env["name"], **settings)))
+
+
+def _guest(run_dir: Path) -> Guest:
+    run = open_run(run_dir, without_data=True)
+    policy, _ = pick_seed(run, *read_policy(run_dir, run, "best"))
+    return Guest(policy, run.algorithm.act, run.algorithm.initial_carry)
 
 
 def user_input(section: str, make: Callable[[], Any]) -> Any:

@@ -1,6 +1,6 @@
 """The host loop: jitted chunks of updates, and between them logging, evaluation, checkpoints and decisions.
 
-Reading order: what the host remembers, `run`, the session and its steps. A resumed run gives the same bits because the
+Reading order: `run`, the session and its steps. A resumed run gives the same bits because the
 whole state is in the checkpoint.
 """
 
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from purerl.config import RunConfig, config_hash
-from purerl.run import bundle, checkpoint, display, logs, metrics, preflight, stopping
+from purerl.run import bundle, checkpoint, display, logs, metrics, preflight, stages, stopping
+from purerl.run.counters import Counters, merge_best
 from purerl.run.directory import Status, check_run_dir, first_metadata, open_run_dir
 from purerl.run.evaluation import Evaluate, Result, make_evaluate
 from purerl.run.files import json_ready, sealed, write_json
@@ -33,50 +33,6 @@ from purerl.run.steps import cases_to_write, write_step_tables
 from purerl.types import Data
 
 EXIT_OK, EXIT_DIVERGED = 0, 3
-
-
-# What the host remembers
-
-
-@dataclasses.dataclass
-class Counters:
-    """Host counters, saved with every checkpoint. Step counts are per seed."""
-
-    epoch: int = 0
-    episodes: int = 0
-    agent_steps: int = 0
-    frames: int | None = None
-    """Of the world, warm-up apart; None where every step is one."""
-    best_scores: list[float] | None = None
-    """Best evaluation of every seed."""
-    best_returns: list[float] | None = None
-    """Returns of those evaluations: they decide between equal scores."""
-    best_mean: tuple[float, float] | None = None
-    """Best mean score over seeds and its return: decides which checkpoint is the best."""
-    best_epoch: int | None = None
-    """Of that mean, and of the checkpoint that was saved with it."""
-    stops: stopping.Stops = dataclasses.field(default_factory=stopping.Stops)
-    wall_clock_s: float = 0.0
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Counters":
-        values = {field.name: data[field.name] for field in dataclasses.fields(cls)}
-        mean = values["best_mean"]
-        return cls(**{**values, "best_mean": mean and tuple(mean), "stops": stopping.Stops.from_json(values["stops"])})
-
-
-def _merge_best(counters: Counters, best: Any, policy: Any, scores: list[float], returns: list[float]) -> Any:
-    """Take over the policy of every seed that improved; returns the best policies."""
-    now = list(zip(scores, returns, strict=True))
-    if counters.best_scores is None or counters.best_returns is None:
-        counters.best_scores, counters.best_returns = list(scores), list(returns)
-        return policy
-    before = list(zip(counters.best_scores, counters.best_returns, strict=True))
-    improved = np.array([new > old for new, old in zip(now, before, strict=True)])
-    kept = [max(pair) for pair in zip(now, before, strict=True)]
-    counters.best_scores, counters.best_returns = [list(column) for column in zip(*kept, strict=True)]
-    return jax.tree.map(lambda old, new: jnp.where(improved.reshape(-1, *[1] * (new.ndim - 1)), new, old), best, policy)
-
 
 Conclude = Callable[[Run, Path, Ending], None]
 """`(run, run directory, ending)`: what is drawn and shown at the end."""
@@ -106,6 +62,7 @@ def run(
     logs.require_packages(config.logging)
     trained = build(config, kept_so_far(run_dir) if resume and isinstance(run_dir, Path) else None)
     preflight.require_sound(trained)
+    stages.require_start(config, trained.algorithm)
     data = trained.algorithm.load_data()  # before anything is written
     prepared = preflight.prepare(trained, data)
     run_dir = run_dir if isinstance(run_dir, Path) else run_dir()
@@ -155,6 +112,8 @@ class _Session:
         else:
             with self._timed("init_s"):
                 like = jax.block_until_ready(self.program.init(data))
+                if self.config.starts_from is not None and not saved:
+                    like = stages.started_from(self.config, self.algorithm, like)
         if not saved:
             self._report_warmup(like)
             return self.program.place(like), self.program.policy(like)
@@ -300,7 +259,7 @@ class _Session:
         is_new_best = counters.best_mean is None or mean > counters.best_mean
         if is_new_best:
             counters.best_mean, counters.best_epoch = mean, counters.epoch
-        self.best_policy = _merge_best(counters, self.best_policy, policy, scores, result.returns)
+        self.best_policy = merge_best(counters, self.best_policy, policy, scores, result.returns)
         self._write_policy("best", self.best_policy)
         return is_new_best, result.score.unit, summary
 

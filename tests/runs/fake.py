@@ -193,6 +193,7 @@ def make(config: Config, env: Environment, env_params=None) -> Algorithm:
         replay_field="ring",
         env_steps_per_update=steps,
         gradient_steps_per_update=1,
+        learned=("weights",),
         warmup_env_steps=steps,
         num_updates=config.total_env_steps // steps,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from purerl import evaluate, export, plot, record, sweep, train
-from purerl.config import load_suite
+from purerl.config import load_members
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("envs_jax/*/README.md")])
@@ -32,7 +32,7 @@ def test_a_command_is_understood(page, line, monkeypatch):
     args = parse(words)
     config = getattr(args, "config", None)
     if config is not None and config.exists() and module == "purerl.train":
-        load_suite(config, args.overrides)
+        load_members(config, args.overrides)
 
 
 def test_pages_show_commands():

@@ -18,7 +18,7 @@ import purerl
 from purerl import train
 from purerl.config import load_config
 from purerl.errors import ConfigError
-from purerl.run import checkpoint, display, program, runs, session
+from purerl.run import checkpoint, counters, display, program, runs
 from purerl.run.plan import plan_of
 
 
@@ -107,13 +107,13 @@ def test_seeds_trained_at_once_equal_single_runs(config_file, finished_run, tmp_
 
 
 def test_the_best_policy_of_every_seed_is_kept():
-    memory = session.Counters()
+    memory = counters.Counters()
     first, second = ({"w": jnp.array([[1.0], [2.0]]) + shift} for shift in (0, 10))
-    best = session._merge_best(memory, None, first, [0.5, 0.9], [1.0, 1.0])
-    best = session._merge_best(memory, best, second, [0.7, 0.8], [0.0, 2.0])
+    best = counters.merge_best(memory, None, first, [0.5, 0.9], [1.0, 1.0])
+    best = counters.merge_best(memory, best, second, [0.7, 0.8], [0.0, 2.0])
     assert best["w"].tolist() == [[11.0], [2.0]]
     assert (memory.best_scores, memory.best_returns) == ([0.7, 0.9], [0.0, 1.0])
-    best = session._merge_best(memory, best, first, [0.7, 0.9], [-1.0, 1.5])
+    best = counters.merge_best(memory, best, first, [0.7, 0.9], [-1.0, 1.5])
     assert best["w"].tolist() == [[11.0], [2.0]] and memory.best_returns == [0.0, 1.5], "returns part equal scores"
 
 

@@ -79,7 +79,7 @@ KINDS = {"episodes": EPISODES, "windows": WINDOWS, "recurrent": RECURRENT}
 def started(config, env, seed=0):
     """`(bound, state)` at the start of a run."""
     algorithm = with_data(apg.make(config, env))
-    return apg.bind(config, env), jax.jit(algorithm.init)(jax.random.key(seed), algorithm.hparams)
+    return apg.bind(config, env, env.default_params), jax.jit(algorithm.init)(jax.random.key(seed), algorithm.hparams)
 
 
 def loss_of(bound, state, key=None):
@@ -204,7 +204,7 @@ def test_the_next_value_is_that_of_the_true_final_observation(recurrent):
     obs, final_obs = (jnp.asarray(rng.normal(size=(4, 2, 2)), jnp.float32) for _ in range(2))
     ends = jnp.zeros((4, 2), bool).at[1].set(True)
     final_obs = jnp.where(ends[..., None], final_obs, jnp.roll(obs, -1, axis=0)).at[-1].set(final_obs[-1])
-    window = apg.Window(obs, final_obs, jnp.zeros((4, 2)), jnp.zeros_like(ends), ends)
+    window = apg.Window(obs, final_obs, jnp.zeros((4, 2)), jnp.zeros_like(ends), ends, None)
     memory = initial_carry(net.config, (2,))
     values, after = apg.next_values(net, params, memory, window)
     first = net(params, jnp.concatenate([obs[:2], final_obs[1:2]]))[..., 0]

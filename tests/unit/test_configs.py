@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from purerl.config import RunConfig, load_suite
+from purerl.config import RunConfig, load_members
 from purerl.learn import dataset
 from purerl.run.plan import plan_of
 from purerl.run.runs import build, build_env
@@ -42,7 +42,7 @@ def with_data(config: RunConfig, path: Path) -> RunConfig:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_configuration_builds_and_traces(path, tmp_path):
     assert path.read_text().startswith("# "), "the header says what the configuration reaches"
-    config = load_suite(path)[0]  # members of a suite differ in the scenario alone
+    config = next(iter(load_members(path).values()))  # members of a suite differ in the scenario alone
     config = with_data(config, tmp_path / "data.npz")
     algorithm = build(config).algorithm
     data = algorithm.load_data()

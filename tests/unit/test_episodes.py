@@ -12,7 +12,7 @@ import envs_jax
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Assessment
 from envs_jax.episodes import play, play_rules
-from purerl.config import load_suite
+from purerl.config import load_members
 
 ENV = envs_jax.make("atc/head_on", max_episode_steps=30)
 
@@ -88,11 +88,11 @@ def test_condensed_records_are_of_everything_and_of_the_parameters():
 def test_a_suite_is_its_members_and_anything_else_itself(tmp_path):
     path = tmp_path / "suite.yaml"
     path.write_text("preset: wide\nenv: {name: atc/all}\nalgo: {name: ppo}\n")
-    names = [config.env["name"] for config in load_suite(path)]
+    names = [config.env["name"] for config in load_members(path).values()]
     assert names == [
         f"atc/{name}" for name in ("head_on", "parallel", "t_formation", "canonical_crossing", "converging")
     ]
-    assert [config.env["name"] for config in load_suite(path, ["env.name=atc/generic"])] == ["atc/generic"]
-    assert len(load_suite(path, ["env.name=atc/nine"])) == 9
-    crosses = load_suite(path, ["env.name=atc/crosses"])
+    assert [config.env["name"] for config in load_members(path, ["env.name=atc/generic"]).values()] == ["atc/generic"]
+    assert len(load_members(path, ["env.name=atc/nine"])) == 9
+    crosses = load_members(path, ["env.name=atc/crosses"])
     assert [config.env["name"] for config in crosses] == ["atc/cross_2x2", "atc/cross_3p1", "atc/cross_4all"]

@@ -1,0 +1,79 @@
+"""A run of several stages: each a run of its own, the later ones starting from what an earlier one has learned."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+import yaml
+from helpers import BASE
+from test_commands import one_line
+from test_runner import stop_at
+
+from purerl import train
+from purerl.run import checkpoint, display, session
+
+STAGES = [
+    {"name": "easy", "env": {"target_scale": 0.5}, "algo": {"total_env_steps": 120}, "epochs": 2},
+    {"name": "hard", "starts_from": "stage:easy"},
+]
+
+
+@pytest.fixture
+def staged(tmp_path):
+    path = tmp_path / "staged.yaml"
+    path.write_text(yaml.safe_dump({**BASE, "stages": STAGES}))
+    return path
+
+
+def weights(run_dir, step):
+    return checkpoint.arrays(run_dir / "checkpoints", step)["['state'].weights"]
+
+
+def test_the_second_stage_starts_from_the_first_and_both_resume(staged, tmp_path, monkeypatch, capsys):
+    """Interrupted in the second stage and resumed, it ends as one that was not."""
+    run_dir, fresh = tmp_path / "run", tmp_path / "fresh"
+    firsts, started_from = [], session.stages.started_from
+
+    def noted(*args):
+        state = started_from(*args)
+        firsts.append(np.array(state.weights))
+        return state
+
+    monkeypatch.setattr(session.stages, "started_from", noted)
+    command = ["--config", str(staged), "logging.progress=false"]
+    assert train.main([*command, "--run-dir", str(run_dir)]) == 0
+    (first,) = firsts
+    np.testing.assert_array_equal(first, weights(run_dir / "easy", 2))
+    assert json.loads((run_dir / "easy" / "metadata.json").read_text())["status"] == "finished"
+    assert (run_dir / "hard" / "policy" / "final.npz").exists()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(display, "open_display", stop_at(4, signal.SIGTERM))
+        assert train.main([*command, "--run-dir", str(fresh)]) == 0
+    assert json.loads((fresh / "hard" / "metadata.json").read_text())["status"] == "interrupted"
+    assert train.main([*command, "--run-dir", str(fresh), "--resume"]) == 0
+    assert "already complete" in capsys.readouterr().out
+    for stage, step in (("easy", 2), ("hard", 6)):
+        assert weights(fresh / stage, step).tobytes() == weights(run_dir / stage, step).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([], "stages: write a list of stages, each with a name"),
+        ([{"epochs": 2}], "stages: write a list of stages, each with a name"),
+        ([{"name": "a"}, {"name": "a"}], "stage 'a': names are different words"),
+        ([{"name": "../a"}], "names are different words of letters"),
+        ([{"name": "a", "starts_from": "stage:b"}, {"name": "b"}], "stage 'a': stage:b: no earlier stage"),
+        ([{"name": "a", "epohcs": 3}], "stage 'a': unknown key 'epohcs'; did you mean 'epochs'?"),
+        ([{"name": "a", "starts_from": "elsewhere"}], "starts_from"),
+        ([{"name": "a", "starts_from": "run:nowhere"}], "starts_from: run:nowhere: no checkpoint there"),
+    ],
+)
+def test_stages_that_cannot_be_are_refused_in_one_line(stages, message, tmp_path, capsys):
+    path = tmp_path / "staged.yaml"
+    path.write_text(yaml.safe_dump({**BASE, "stages": stages}))
+    assert train.main(["--config", str(path), "--run-dir", str(tmp_path / "run")]) == 2
+    assert message in one_line(capsys)
+    assert not (tmp_path / "run").exists()
