@@ -142,9 +142,6 @@ class Window(NamedTuple):
         return jnp.concatenate([jnp.zeros_like(self.done[:1]), self.done[:-1]])
 
 
-# What a window is worth
-
-
 def next_values(critic: Network, params, carry, window: Window):
     """Values of the true final observations after every step [T, N], and the memory after the window."""
     if not critic.config.recurrent:
