@@ -46,7 +46,7 @@ class Actions(NamedTuple):
         del legal
         return drawn * self.unit
 
-    def spread(self, share):
+    def from_share(self, share):
         """Share of the half range, from -1 at its lower end to 1 at its upper one -> action in units."""
         return (self.low + self.high) / 2 + (self.high - self.low) / 2 * share
 
@@ -54,7 +54,7 @@ class Actions(NamedTuple):
         """Pre-squash network output -> action in units."""
         if self.sigmoid:
             return self.low + (self.high - self.low) * jax.nn.sigmoid(x)
-        return self.spread(jnp.tanh(x))
+        return self.from_share(jnp.tanh(x))
 
     def clip(self, action):
         return jnp.clip(action, self.low, self.high)

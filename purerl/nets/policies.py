@@ -157,7 +157,7 @@ class SoftPolicy(NamedTuple):
         """A distribution's action -> what the environment takes."""
         if isinstance(self.actions, Choices):
             return action
-        return self.actions.spread(action) * self.actions.unit
+        return self.actions.from_share(action) * self.actions.unit
 
     def choose(self, outputs, legal, key, greedy: bool):
         """What the environment takes: the mode, or a sample."""
