@@ -246,7 +246,7 @@ def test_random_traffic_has_shifts_of_its_own():
 
 def test_scenarios_of_as_many_aircraft_are_one_group(crossing_env):
     groups = elsewhere(crossing_env, ["five", "merge_4all", "generic", "parallel"])
-    names = [[label["scenario"] for label in group.labels] for group in groups]
+    names = [[label["condition"] for label in group.labels] for group in groups]
     assert names == [
         ["head_on"], ["parallel", "t_formation"], ["canonical_crossing", "converging", "merge_4all"], ["generic"]
     ]  # fmt: skip

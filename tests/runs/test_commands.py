@@ -1,5 +1,6 @@
 """The command lines: bad input is one line and exit code 2, scores and exported policies are those of the run."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 import purerl
-from envs_jax.base import Reporter
+from envs_jax.base import Assessment, Reporter
 from purerl import evaluate, export, train
 from purerl.config import Evaluation, load_config
 from purerl.errors import ConfigError
@@ -129,7 +130,7 @@ def test_cases_that_a_split_lacks_are_told_at_the_start():
     def cases(split, names):
         raise ValueError(f"day {names[0]} is not in split '{split}'")
 
-    env = SimpleNamespace(name="days", report=Reporter("hourly", cases, None))
+    env = SimpleNamespace(name="days", assessment=Assessment(report=Reporter("hourly", cases, None)))
     config = SimpleNamespace(evaluation=Evaluation(quick_cases=["2031-01-01"]))
     with pytest.raises(ConfigError, match=r"evaluation\.quick_cases: day 2031-01-01 is not in split 'val'"):
         preflight._require_cases(SimpleNamespace(config=config, env=env))
@@ -430,7 +431,8 @@ def test_steps_after_the_end_of_an_episode_do_not_count(config_file):
         obs, state, reward, _, truncated, info = run.env.step_env(key, state, action, params)
         return obs, state, reward, state.time == 1 + jnp.round(4 * (state.target + 0.5)), truncated, info
 
-    env = run.env.__class__(**{**vars(run.env), "step_env": step_env, "score": None})
+    unscored = run.env.assessment._replace(score=None)
+    env = dataclasses.replace(run.env, step_env=step_env, assessment=unscored)
     policy = jnp.zeros((2, 2, 1))  # two seeds that answer 0
     result = evaluation.make_evaluate(run.algorithm, env, None)(policy, "train", None, 0)
     lengths = result.records["active"][0].sum(axis=1)
@@ -480,7 +482,7 @@ def test_the_deployment_example_needs_jax_and_numpy_alone(finished_run, tmp_path
     script = ROOT / "notebooks" / "deploy_example.py"
     lines = script.read_text().splitlines()
     imported = {line.split()[1].partition(".")[0] for line in lines if line.startswith(("import ", "from "))}
-    assert imported <= {"jax", "numpy", "json", "sys"}
+    assert imported <= {"jax", "numpy", "hashlib", "json", "pathlib", "sys"}
     environment = {**{k: v for k, v in os.environ.items() if k != "PYTHONPATH"}, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, str(script), str(tmp_path / "p.npz")]
     ended = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)

@@ -10,7 +10,7 @@ from helpers import BASE, assert_same_run, logs
 
 from purerl import evaluate, record, train
 from purerl.learn import dataset
-from purerl.run import memory, process
+from purerl.run import memory, session
 from purerl.run.logs import read_events
 
 ALGO = {
@@ -54,7 +54,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(offline, tmp_path, monkeypatc
 
     arguments = ["--config", str(offline / "offline.yaml"), "--run-dir", str(tmp_path / "run")]
     with monkeypatch.context() as patch:
-        patch.setattr(process, "stop_signals", lambda: contextlib.nullcontext(stop_soon))
+        patch.setattr(session, "stop_signals", lambda: contextlib.nullcontext(stop_soon))
         assert train.main(arguments) == 0
     assert 0 < len(logs(tmp_path / "run")["csv"]) < 6
     assert train.main([*arguments, "--resume"]) == 0

@@ -85,7 +85,9 @@ def started(config, env, seed=0):
 def loss_of(bound, state, key=None):
     """The actor's loss as a function of its parameters."""
     key = jax.random.key(7) if key is None else key
-    return lambda params: apg.actor_loss(params, bound, state, key, state.hparams.noise_std)[0]
+    return lambda params: apg.actor_loss(params, bound, bound.env.default_params, state, key, state.hparams.noise_std)[
+        0
+    ]
 
 
 # The gradient
@@ -140,7 +142,7 @@ def test_windows_with_the_exact_value_add_up_to_the_gradient_of_all_steps():
         )
         state = state.replace(worlds=worlds or state.worlds.replace(obs=jax.vmap(lambda x: jnp.stack([x, x**2])[None])(
             state.worlds.state[0])))  # fmt: skip
-        loss = lambda params: apg.actor_loss(params, bound, state, jax.random.key(7), 0.0)  # noqa: E731
+        loss = lambda p: apg.actor_loss(p, bound, None, state, jax.random.key(7), 0.0)  # noqa: E731
         (value, (rolled, *_)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(state.actor)
         return steps * value, jax.tree.map(lambda g: steps * g, gradient), rolled[0]
 

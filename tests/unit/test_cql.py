@@ -333,7 +333,7 @@ def test_seeds_under_vmap_equal_single_runs(ran, same_keys):
 
 def test_chunks_equal_the_whole_with_the_data_as_arguments_of_the_program(ran, files):
     run = ran("cloning")
-    start, algorithm = run.history[0], cql.make(run.config, marker_world())
+    start, algorithm = run.history[0], bc.make(run.config, marker_world())
     data = algorithm.load_data()
     over = jax.jit(
         lambda state, data, count: program.scan_updates(algorithm.update, state, data, count), static_argnums=2

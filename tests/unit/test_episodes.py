@@ -94,5 +94,5 @@ def test_a_suite_is_its_members_and_anything_else_itself(tmp_path):
     ]
     assert [config.env["name"] for config in load_members(path, ["env.name=atc/generic"]).values()] == ["atc/generic"]
     assert len(load_members(path, ["env.name=atc/nine"])) == 9
-    crosses = load_members(path, ["env.name=atc/crosses"])
+    crosses = load_members(path, ["env.name=atc/crosses"]).values()
     assert [config.env["name"] for config in crosses] == ["atc/cross_2x2", "atc/cross_3p1", "atc/cross_4all"]

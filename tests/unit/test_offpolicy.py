@@ -12,6 +12,7 @@ from envs_jax.spaces import Box
 from purerl.learn import rollout
 from purerl.learn.buffers import push
 from purerl.learn.replay import ReplayConfig, discounts, n_step_windows, source_of, to_batch
+from purerl.learn.twin_critics import critics_of
 from purerl.nets.actions import actions_of
 
 GAMMA = 0.5
@@ -167,7 +168,7 @@ def test_an_agent_that_leaves_has_terminated(sequence_length):
 def test_the_warm_up_counts_steps_of_agents_in_play(n_step):
     env = with_agent_axis(team_world())
     source = source_of(CONFIG.model_copy(update={"n_step": n_step}), env, None, actions_of(env, None))
-    fill = jax.jit(lambda key: source.fill(key, jax.random.key(1), (), 0.9, guided=False)[3])
+    fill = jax.jit(lambda key: source.fill(None, key, jax.random.key(1), (), 0.9, guided=False)[3])
     assert int(fill(jax.random.key(0))) == source.warmup_env_steps() * 6 // 4
 
 
@@ -175,17 +176,22 @@ def test_the_warm_up_counts_steps_of_agents_in_play(n_step):
     ("changes", "world", "message"),
     [
         ({"sequence_length": 2, "steps_per_update": 2}, marker_world(), "episodes of 4 steps"),
-        ({"critic_preview": True}, choice_world(), "offers no preview"),
     ],
 )
 def test_environments_that_do_not_fit_are_refused(changes, world, message):
     env = with_agent_axis(world)
     with pytest.raises(ValueError, match=message):
-        source_of(CONFIG.model_copy(update=changes), env, None, actions_of(env, None)).critics()
+        source_of(CONFIG.model_copy(update=changes), env, None, actions_of(env, None))
+
+
+def test_a_preview_that_a_world_does_not_offer_is_refused():
+    env = with_agent_axis(choice_world())
+    with pytest.raises(ValueError, match="offers no preview"):
+        critics_of(env, None, actions_of(env, None), SMALL, "history", with_preview=True)
 
 
 def test_a_guided_warm_up_needs_a_rule():
     env = with_agent_axis(choice_world())
     source = source_of(CONFIG, env, None, actions_of(env, None))
     with pytest.raises(ValueError, match="has none"):
-        source.fill(jax.random.key(0), jax.random.key(1), (), 0.9, guided=True)
+        source.fill(None, jax.random.key(0), jax.random.key(1), (), 0.9, guided=True)

@@ -455,7 +455,7 @@ def test_no_key_is_left_out():
     [
         ({"actor": SMALL_LSTM}, "recurrent networks need sequence_length"),
         ({"sequence_length": 3}, "steps_per_update must equal"),
-        ({"updates_per_step": 0.01}, "positive multiple of policy_delay"),
+        ({"updates_per_step": 0.01}, "gives no gradient update per update call"),
         ({"log_std_min": 3.0}, "below log_std_max"),
         ({"target_entropy": "half"}, "target_entropy"),
         ({"batchsize": 3}, "Extra inputs are not permitted"),

@@ -49,9 +49,9 @@ RECURRENT = FEED_FORWARD.model_copy(
 """Two gradient updates per call, so one actor and one target update; twelve days of replay; four days per call."""
 
 
-def nets_of(config, preview=None) -> td3.Nets:
+def nets_of(config, preview=None, preview_size=0) -> td3.Nets:
     """Networks for the marker world."""
-    return td3.networks(config, Critics(config.critic, config.critic_arch, 3, 1, preview))
+    return td3.networks(config, Critics(config.critic, config.critic_arch, 3, 1, preview, preview_size=preview_size))
 
 
 # A run
@@ -471,8 +471,8 @@ def test_no_key_is_left_out():
 def test_preview_is_added_to_what_the_critics_learn():
     """With zero weights the value is the previewed reward."""
     config = FEED_FORWARD.model_copy(update={"critic_preview": True})
-    preview = lambda obs, action: jnp.concatenate([obs[..., :1] + action, action], axis=-1)  # noqa: E731
-    nets = nets_of(config, preview)
+    preview = lambda obs, action, params: jnp.concatenate([obs[..., :1] + action, action], axis=-1)  # noqa: E731
+    nets = nets_of(config, preview, preview_size=2)
     params = jax.tree.map(lambda s: jnp.zeros(s.shape), jax.eval_shape(nets.init, jax.random.key(0)))
     obs, action = jnp.full((1, 2, 3), 2.0), jnp.full((1, 2, 1), 0.5)
     np.testing.assert_allclose(nets.critics.along(params.critics, obs, action), 2.5)
@@ -487,7 +487,7 @@ def test_preview_is_added_to_what_the_critics_learn():
         ({"actor": SMALL_LSTM}, "recurrent networks need sequence_length"),
         ({"sequence_length": 3}, "steps_per_update must equal"),
         ({"updates_per_step": 0.19}, "positive multiple of policy_delay"),
-        ({"updates_per_step": 0.01}, "positive multiple of policy_delay"),
+        ({"updates_per_step": 0.01}, "gives no gradient update per update call"),
         ({"batchsize": 3}, "Extra inputs are not permitted"),
     ],
 )
