@@ -210,7 +210,8 @@ class Environment:
     """What tables and figures call the agents."""
     global_state: Callable[[State, Params], jax.Array] | None = None
     action_mask: Callable[[State, Params], Any] | None = None
-    """`(state, params)`: legal actions, bool (n,) or (A, n); for a `Product` a tuple, None for parts without a mask."""
+    """`(state, params)`: legal actions, bool (n,) or (A, n); of a `Box` the components in use, where actions are padded
+    to a common length, bool of its shape; for a `Product` a tuple, None for parts without a mask."""
     alive: Callable[[State, Params], jax.Array] | None = None
     """`(state, params)`: bool (A,), the agents that act in this state. One that does not has had its last reward: its
     own episode has terminated, and what it does is ignored."""

@@ -96,10 +96,11 @@ def soft_value(
 def entropy_target(policy: SoftPolicy, wanted: Any, share: Any, legal=None):
     """Entropy that the temperature steers to: `wanted`, plus for choices `share` of the logarithm of their number.
 
-    With `legal`, bool [..., n], that is the number of legal ones, observation by observation.
+    With `legal`, bool [..., n], that is the number of legal ones, observation by observation; of a range whose
+    components are not all in use, the share of `wanted` that is theirs.
     """
     if not isinstance(policy.actions, Choices):
-        return wanted
+        return wanted if legal is None else wanted * jnp.mean(legal, axis=-1)
     count = policy.actions.n if legal is None else jnp.maximum(jnp.sum(legal, axis=-1), 1)
     return wanted + share * jnp.log(count)
 

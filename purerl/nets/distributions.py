@@ -78,14 +78,33 @@ class Categoricals(distrax.Independent):
 
 
 class Normal(distrax.Independent):
-    """Independent normals, mean and log standard deviation [..., k]; the environment's bounds clip the action."""
+    """Independent normals, mean and log standard deviation [..., k]; the environment's bounds clip the action.
 
-    def __init__(self, mean: jax.Array, log_std: jax.Array):
-        super().__init__(distrax.LogStddevNormal(mean, log_std), reinterpreted_batch_ndims=1)
+    Components that are not in use (`used` False, bool [..., k]; None: all are) are zero, and count in no
+    log-probability, entropy or divergence: so actions may be padded to a common length.
+    """
+
+    def __init__(self, mean: jax.Array, log_std: jax.Array, used: jax.Array | None = None):
+        self.used = used
+        inner = distrax.LogStddevNormal(self.kept(mean), self.kept(log_std))
+        super().__init__(inner, reinterpreted_batch_ndims=1)
+
+    def kept(self, components: jax.Array) -> jax.Array:
+        """Zero where they are not in use."""
+        return components if self.used is None else jnp.where(self.used, components, 0.0)
+
+    def log_prob(self, value: jax.Array) -> jax.Array:
+        return jnp.sum(self.kept(self.distribution.log_prob(value)), axis=-1)
+
+    def entropy(self) -> jax.Array:
+        return jnp.sum(self.kept(self.distribution.entropy()), axis=-1)
 
     def sample_from(self, noise: jax.Array) -> jax.Array:
         """`noise` is standard normal [..., k]."""
-        return self.mean() + self.stddev() * noise
+        return self.kept(self.mean() + self.stddev() * noise)
+
+    def _sample_n(self, key: jax.Array, n: int) -> jax.Array:
+        return self.kept(super()._sample_n(key, n))
 
     def action(self, raw: jax.Array) -> jax.Array:
         return raw
@@ -98,11 +117,12 @@ class SquashedNormal(distrax.Transformed):
     """tanh of independent normals, mean and log standard deviation [..., k]; actions in (-1, 1).
 
     Density by the change of variables (Haarnoja et al. 2018, appendix C): log p(a) = log N(u) - sum log(1 - tanh(u)^2).
-    `log_prob` has to find u by inverting tanh: off by 0.02 at u = 6 and NaN from u = 8. Use `raw_log_prob`.
+    `log_prob` has to find u by inverting tanh: off by 0.02 at u = 6 and NaN from u = 8. Use `raw_log_prob`. `used` is
+    as for `Normal`: tanh leaves zeros as they are, with a slope of one.
     """
 
-    def __init__(self, mean: jax.Array, log_std: jax.Array):
-        super().__init__(Normal(mean, log_std), distrax.Block(distrax.Tanh(), 1))
+    def __init__(self, mean: jax.Array, log_std: jax.Array, used: jax.Array | None = None):
+        super().__init__(Normal(mean, log_std, used), distrax.Block(distrax.Tanh(), 1))
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -134,7 +154,7 @@ class SquashedNormal(distrax.Transformed):
         u = base.mean()[..., None] + base.stddev()[..., None] * nodes.astype(np.float32)
         log_slope = self.bijector.bijector.forward_log_det_jacobian(u)
         expected = jnp.sum(log_slope * (weights / weights.sum()).astype(np.float32), axis=-1)
-        return base.entropy() + jnp.sum(expected, axis=-1)
+        return base.entropy() + jnp.sum(base.kept(expected), axis=-1)
 
 
 class Joint(distrax.Joint):

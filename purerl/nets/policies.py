@@ -84,8 +84,8 @@ def distribution(space: Space, outputs: Outputs, legal: Any = None, continuous: 
     """The policy's distribution over raw actions.
 
     Args:
-        legal: bool [..., n], of m choices at once [..., m, n]; for a mixed space a tuple with one such array or None
-            for every part; None: all legal.
+        legal: bool [..., n], of m choices at once [..., m, n], of continuous components [..., k] those in use; for a
+            mixed space a tuple with one such array or None for every part; None: all legal.
     """
     if not isinstance(space, Product):
         return _of_part(space, outputs.head, outputs.log_std, legal, continuous)
@@ -106,7 +106,7 @@ def _of_part(part: Box | Discrete, head: jax.Array, log_std: Any, legal: Any, co
     if isinstance(part, Discrete):
         logits = masked(head.reshape(*head.shape[:-1], *part.shape[1:], part.n), legal)
         return Categoricals(logits) if len(part.shape) > 1 else Categorical(logits)
-    return SquashedNormal(head, log_std) if continuous == "squashed" else Normal(head, log_std)
+    return SquashedNormal(head, log_std, legal) if continuous == "squashed" else Normal(head, log_std, legal)
 
 
 def env_action(space: Space, action: Any) -> Any:
@@ -142,11 +142,11 @@ class SoftPolicy(NamedTuple):
         return Network(config, obs_dim, out_dim, out_scale=0.1)
 
     def distribution(self, outputs, legal=None) -> Categorical | SquashedNormal:
-        """Of raw actions, from outputs [..., m]; `legal` is bool [..., n], None: all choices are."""
+        """Of raw actions, from outputs [..., m]; `legal` is bool [..., n]: choices, or components in use; None: all."""
         if isinstance(self.actions, Choices):
             return Categorical(masked(outputs, legal))
         mean, log_std = jnp.split(outputs, 2, axis=-1)
-        return SquashedNormal(mean, jnp.clip(log_std, self.log_std_min, self.log_std_max))
+        return SquashedNormal(mean, jnp.clip(log_std, self.log_std_min, self.log_std_max), legal)
 
     def draw(self, key, leading: tuple[int, ...]):
         """Random numbers [*leading, k] for `sample_from` of the distribution."""

@@ -25,6 +25,7 @@ class EnvConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     target_scale: float = Field(1.0, gt=0)
+    price: float = Field(0.0, ge=0, description="of an action")
     data_path: AbsolutePath | None = None
     calibration: dict | None = None
 
@@ -33,6 +34,8 @@ class TrackParams(NamedTuple):
     targets: jax.Array
     scale: float
     """Of observed targets."""
+    price: float
+    """Of an action, per unit of its square."""
 
 
 class TrackState(NamedTuple):
@@ -57,7 +60,7 @@ def make_env(provenance=None, without_data=False, **settings) -> Environment:
         targets["test"] = jnp.asarray(found, jnp.float32)
     fitted = {"scale": float(np.abs(targets["train"]).max())}
     calibration = fitted if config.calibration is None else config.calibration
-    splits = {name: TrackParams(t, calibration["scale"]) for name, t in targets.items()}
+    splits = {name: TrackParams(t, calibration["scale"], config.price) for name, t in targets.items()}
 
     def observe(state, params):
         return jnp.stack([state.target / params.scale, jnp.ones(())])
@@ -70,7 +73,7 @@ def make_env(provenance=None, without_data=False, **settings) -> Environment:
         return reset_case(key, jax.random.randint(key, (), 0, params.targets.shape[0]), params)
 
     def step_env(key, state, action, params):
-        reward = -((action[0] - state.target) ** 2)
+        reward = -((action[0] - state.target) ** 2) - params.price * action[0] ** 2
         state = TrackState(state.target, state.time + 1)
         info = {"target": state.target, "cost": -reward}
         return observe(state, params), state, reward, state.time == LENGTH, jnp.zeros((), bool), info

@@ -105,9 +105,9 @@ def test_numbers_of_the_environment_share_one_program(monkeypatch):
     """Every lane learns and is scored in the environment of its own point."""
     compiled, compile_for = [], training.compile_for
     monkeypatch.setattr(training, "compile_for", lambda *args: compiled.append(args) or compile_for(*args))
-    grid = points.grid({"env.target_scale": [0.5, 1.0, 2.0], "algo.learning_rate": RATES})
+    grid = points.grid({"env.target_scale": [0.5, 1.0, 2.0], "env.price": [0.0, 0.5]})
     trained = sweep.train_points(config_of(), grid, seeds=1)
-    assert trained.keys == {"env.target_scale": "traced", "algo.learning_rate": "traced"}
+    assert trained.keys == {"env.target_scale": "traced", "env.price": "traced"}
     assert len(trained.groups) == len(compiled) == 1
     assert len(np.unique(trained.scores)) == 6
     assert_lanes_are_single_runs(trained, config_of(), lambda state: state.weights, only=(1, 4))

@@ -137,3 +137,29 @@ def test_distributions_are_carried_through_a_scan(kind):
 def test_logits_that_are_no_numbers_choose_the_first():
     """A diverged policy stays inside the action space until the host notices: distrax would choose -1."""
     assert Categorical(jnp.full((2, 3), jnp.nan)).sample(seed=jax.random.key(0)).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("kind", [Normal, SquashedNormal])
+def test_components_that_are_not_in_use_count_in_nothing(kind, same_keys):
+    """A padded action has the numbers, and the gradients, of the short one."""
+    rng = np.random.default_rng(3)
+    mean, log_std, other = (jnp.asarray(rng.normal(size=(5, 3)), jnp.float32) for _ in range(3))
+    used = jnp.asarray([True, False, True])
+    noise = jax.random.normal(jax.random.key(0), (5, 3))
+    padded, short = kind(mean, log_std, used), kind(mean[:, ::2], log_std[:, ::2])
+    raw = padded.sample_from(noise)
+    np.testing.assert_array_equal(raw[:, 1], 0.0)
+    np.testing.assert_array_equal(raw[:, ::2], short.sample_from(noise[:, ::2]))
+    np.testing.assert_allclose(padded.raw_log_prob(raw), short.raw_log_prob(raw[:, ::2]), rtol=1e-6)
+    np.testing.assert_allclose(padded.entropy(), short.entropy(), rtol=1e-6, atol=1e-6)
+    expected = kind(other[:, ::2], log_std[:, ::2]).kl_divergence(short)
+    np.testing.assert_allclose(kind(other, log_std, used).kl_divergence(padded), expected, rtol=1e-5)
+    sampled = padded.action(padded.sample_from(jax.random.normal(jax.random.key(1), (5, 3))))
+    np.testing.assert_array_equal(sampled[:, 1], 0.0)
+
+    def watched(mean, log_std):
+        dist = kind(mean, log_std, used)
+        return jnp.sum(dist.raw_log_prob(raw) + dist.entropy())
+
+    for gradient in jax.grad(watched, (0, 1))(mean, log_std):
+        assert (gradient[:, 1] == 0).all() and (gradient[:, ::2] != 0).any()
