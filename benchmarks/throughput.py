@@ -328,16 +328,15 @@ def measure_training(path: Path, repeats: int) -> dict[str, float]:
     """Environment steps per second of a configuration's update calls, compiled once and ahead of the first."""
     run = build(load_config(path))
     algorithm = run.algorithm
-    state = jax.jit(algorithm.init)(jax.random.key(0), algorithm.hparams)
+    data = jax.tree.map(jnp.asarray, algorithm.load_data())
+    state = jax.jit(algorithm.init)(jax.random.key(0), algorithm.hparams, data)
     began = time.perf_counter()
-    update = (
-        jax.jit(algorithm.update, donate_argnums=0).lower(state).compile()
-    )  # a compiled program cannot be traced anew
+    update = jax.jit(algorithm.update, donate_argnums=0).lower(state, data).compile()  # cannot be traced anew
     compile_s = time.perf_counter() - began
     seconds = []
     for _ in range(repeats + 1):
         began = time.perf_counter()
-        state, _ = jax.block_until_ready(update(state))
+        state, _ = jax.block_until_ready(update(state, data))
         seconds.append(time.perf_counter() - began)
     rate = _measured(algorithm.env_steps_per_update, seconds[1:], compile_s)
     print(f"{path.stem}: {rate.steps_per_s:,.0f} steps/s while learning, compile {compile_s:.1f} s", flush=True)

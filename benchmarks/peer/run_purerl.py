@@ -23,22 +23,24 @@ def build(request: dict[str, Any]) -> tuple[Run, float]:
     updates = algorithm.num_updates
     init, update = algorithm.init, algorithm.update
     if seeds > 1:
-        init, update = jax.vmap(init, (0, None)), sharding.for_each_seed(update, algorithm.vectorise_seeds)
-    spread = sharding.layout_of(devices, seeds)
+        init, update = jax.vmap(init, (0, None, None)), sharding.for_each_seed(update, algorithm.vectorise_seeds)
+    layout, data = sharding.layout_of(devices, seeds), algorithm.load_data()
+    placed = layout.place_data(data)
 
     def keys(seed: int):
         return jax.random.key(seed) if seeds == 1 else jax.random.split(jax.random.key(seed), seeds)
 
     start = time.perf_counter()
-    first = jax.jit(init).lower(keys(0), algorithm.hparams).compile()
-    state = spread.place(first(keys(0), algorithm.hparams))
-    rest = jax.jit(spread.over(lambda s: scan_updates(update, s, updates)), donate_argnums=0).lower(state).compile()
+    first = jax.jit(init).lower(keys(0), algorithm.hparams, data).compile()
+    state = layout.place(first(keys(0), algorithm.hparams, data))
+    whole = layout.over(lambda state, data: scan_updates(update, state, data, updates))
+    rest = jax.jit(whole, donate_argnums=0).lower(state, placed).compile()
     compile_s = time.perf_counter() - start
 
     def run(seed: int):
         start = time.perf_counter()
-        state = spread.place(first(keys(seed), algorithm.hparams))
-        _, metrics = jax.block_until_ready(rest(state))
+        state = layout.place(first(keys(seed), algorithm.hparams, data))
+        _, metrics = jax.block_until_ready(rest(state, placed))
         seconds = time.perf_counter() - start
         count = np.asarray(metrics["episode/count"], float).reshape(updates, -1).sum(axis=1)
         total = np.asarray(metrics["episode/return"] * metrics["episode/count"]).reshape(updates, -1).sum(axis=1)
