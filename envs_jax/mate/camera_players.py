@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from envs_jax.mate.aim import aim
 from envs_jax.mate.draws import periodic, symmetric_pairs
 from envs_jax.mate.geometry import identity, offsets
+from envs_jax.mate.nearest import least_first
 from envs_jax.mate.params import Params, Rules
 from envs_jax.mate.state import NO_GOAL, State
 from envs_jax.words import uniform_01
@@ -195,7 +196,6 @@ def nearest_remembered(memory: Greedy, state: State, params: Params, ignore_unlo
     counts = (memory.frames_left > 0) & (squared < (REACH * params.camera_max_sight_range) ** 2)
     if ignore_unloaded:
         counts = counts & (memory.loaded | ~memory.ever_loaded)
-    squared = jnp.where(counts, squared, jnp.inf)
-    nearest = jnp.argmin(squared, axis=1)[:, None]
-    x, y = (jnp.take_along_axis(values, nearest, axis=1)[:, 0] for values in (x, y))
+    rows = zip(*(jnp.moveaxis(values, 1, 0) for values in (jnp.where(counts, squared, jnp.inf), x, y)), strict=True)
+    _, x, y = least_first(list(rows))
     return aim(x, y, state.orientation_deg, state.viewing_angle_deg, params), jnp.any(counts, axis=1)

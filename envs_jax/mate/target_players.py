@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from envs_jax.mate.cargo import new_load
 from envs_jax.mate.draws import halves, periodic, symmetric_pairs
 from envs_jax.mate.geometry import bearing_deg, direction, offsets, sight_range, wrap_deg
+from envs_jax.mate.nearest import least_first
 from envs_jax.mate.params import NUM_WAREHOUSES, WAREHOUSE_RADIUS, WAREHOUSES, Params, Rules
 from envs_jax.mate.state import NO_GOAL, State
 
@@ -135,19 +136,14 @@ def act_heuristic(memory: Greedy, state: State, draws: Draws, params: Params) ->
     distance = jnp.sqrt(away_x**2 + away_y**2)
     depth = distance / (reach - ahead)[:, None]
     depth = jnp.where(near & jnp.swapaxes(state.sight.t2c, 0, 1), depth, jnp.inf)
-    nearest = jnp.argmin(depth, axis=0)
-    drift = jnp.stack([_entry(values, nearest) for values in (away_x, away_y)], axis=1)
+    _, *drift = least_first(list(zip(depth, away_x, away_y, strict=True)))
+    drift = jnp.stack(drift, axis=1)
     longest = WANDER * state.layout.step_size
     drift = drift * (longest / jnp.maximum(jnp.sqrt(_squared(drift)), longest))[:, None]
     along = action[:, 0] * drift[:, 0] + action[:, 1] * drift[:, 1]
     escapes = jnp.any(jnp.isfinite(depth), axis=0) & (along >= 0.0)
     limit = state.layout.step_size[:, None]
     return memory, jnp.where(escapes[:, None], jnp.clip(action + drift, -limit, limit), action)
-
-
-def _entry(values, row):
-    """Entry `row` (T, ...) of each column of `values` (C, T, ...)."""
-    return jnp.take_along_axis(values, row[None], axis=0)[0]
 
 
 # Naive: one warehouse after the other

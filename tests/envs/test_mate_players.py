@@ -9,7 +9,7 @@ import pytest
 from mate_recordings import SNAPSHOTS, each_recording, load, world
 
 from envs_jax.mate import assignment, baselines, camera_players, heuristic_cameras, matches, target_players
-from envs_jax.mate.aim import aim, wanted_viewing_angle_deg
+from envs_jax.mate.aim import aim, half_circles, iterated, wanted_viewing_angle_deg
 from envs_jax.mate.params import PRESETS, WAREHOUSES, params_of, rules_of
 from envs_jax.mate.players import CAMERAS, TARGETS, Mixed, mixture, watching
 from envs_jax.mate.recorded import from_arrays
@@ -138,6 +138,14 @@ def test_the_viewing_angle_puts_a_point_in_the_middle_of_the_view():
     assert free.sum() > 50
     np.testing.assert_allclose(middle[free], distance[free], rtol=2e-4)
     assert (np.diff(angle) <= 1e-3).all() and angle[0] == 180 and angle[-1] == 30
+
+
+def test_the_polynomial_is_the_iteration(x64):
+    nearness = np.linspace(0, 2, 4001)
+    np.testing.assert_allclose(half_circles(nearness), iterated(nearness), atol=1e-11)
+    short = half_circles(nearness.astype(np.float32))
+    np.testing.assert_allclose(short, iterated(nearness), atol=3e-6)
+    assert short.dtype == np.float32
 
 
 def test_aiming_turns_the_short_way_within_the_limits():
