@@ -1,7 +1,7 @@
 """How an episode starts: who stands where, what waits in the warehouses, who carries what.
 
-Reading order: `start` (one world) and its parts `place`, `draw_cargo`, `first_loads`; `draw_pool` and `from_pool`,
-which make starts cheap where every step of a batch contains a reset.
+Reading order: `start` (one world) and its parts `place`, `draw_cargo`, `first_loads`; `Pool`, which makes starts cheap
+where every step of a batch contains a reset.
 
 Source: specification, section 10.
 """
@@ -263,13 +263,37 @@ def first_loads(key: jax.Array, state: State, params: Params) -> State:
 # Pools: every step of a batch of worlds contains a reset, and a draw from a pool costs next to nothing
 
 
-def draw_pool(key: jax.Array, size: int, params: Params, rules: Rules) -> State:
-    """`size` starts, leaves [size, ...], drawn together."""
-    return jax.jit(jax.vmap(lambda key: start(key, params, rules)))(jax.random.split(key, size))
+class Pool(NamedTuple):
+    """Starts that were drawn once."""
+
+    rows: jax.Array
+    """[size, n], one start in each: copying one array costs a third of copying all that a state has"""
+    example: State
+    """One of them; it says what the numbers of a row are"""
 
 
-def from_pool(key: jax.Array, pool: State) -> State:
+def draw_pool(key: jax.Array, size: int, params: Params, rules: Rules) -> Pool:
+    """`size` starts, drawn together."""
+    states = jax.jit(jax.vmap(lambda key: start(key, params, rules)))(jax.random.split(key, size))
+    # Whole numbers of a start are small: floats hold them exactly.
+    columns = [x.reshape(size, -1).astype(states.target_loc.dtype) for x in jax.tree.leaves(states)]
+    return Pool(jnp.concatenate(columns, axis=1), jax.tree.map(lambda x: x[0], states))
+
+
+def from_pool(key: jax.Array, pool: Pool) -> State:
     """One of the starts of a pool."""
-    size = pool.steps.shape[0]
-    number = jax.random.randint(key, (), 0, size)
-    return jax.tree.map(lambda x: x[number], pool)
+    size = pool.rows.shape[0]
+    return _of_row(pool.rows[jax.random.bits(key, (), jnp.uint32) % size], pool.example)
+
+
+def all_of(pool: Pool) -> State:
+    """All starts of a pool, leaves [size, ...]."""
+    return jax.vmap(_of_row, (0, None))(pool.rows, pool.example)
+
+
+def _of_row(row: jax.Array, example: State) -> State:
+    leaves, first = [], 0
+    for leaf in jax.tree.leaves(example):
+        leaves.append(row[first : first + leaf.size].reshape(leaf.shape).astype(leaf.dtype))
+        first += leaf.size
+    return jax.tree.unflatten(jax.tree.structure(example), leaves)

@@ -3,7 +3,6 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,7 +16,8 @@ FEW, MANY = 64, 1000
 def drawn(name: str, count: int, seed: int = 0, **changes):
     preset = PRESETS[name]._replace(**changes)
     rules, params = rules_of(preset), params_of(preset)
-    return rules, params, jax.tree.map(np.asarray, reset.draw_pool(jax.random.key(seed), count, params, rules))
+    pool = reset.draw_pool(jax.random.key(seed), count, params, rules)
+    return rules, params, jax.tree.map(np.asarray, jax.jit(reset.all_of)(pool))
 
 
 @pytest.fixture(scope="module")
@@ -170,17 +170,24 @@ def test_cargo_is_drawn_until_every_warehouse_sends():
 
 
 def test_a_pool_gives_its_starts_and_all_of_them(starts):
-    _, _, pool = starts
-    few = jax.tree.map(lambda x: jnp.asarray(x[:8]), pool)
-    given = jax.jit(jax.vmap(reset.from_pool, (0, None)))(jax.random.split(jax.random.key(5), 200), few)
-    which = (np.asarray(given.target_loc)[:, None] == np.asarray(few.target_loc)[None]).all(axis=(2, 3))
-    assert (which.sum(axis=1) == 1).all() and which.any(axis=0).all()
-    for ours, all_ in zip(jax.tree.leaves(given), jax.tree.leaves(few), strict=True):
-        np.testing.assert_array_equal(ours, np.asarray(all_)[np.argmax(which, axis=1)])
-
-
-def test_starts_differ_and_follow_their_key(starts):
     rules, params, state = starts
-    again = reset.draw_pool(jax.random.key(0), MANY, params, rules)
-    np.testing.assert_array_equal(again.target_loc, state.target_loc)
+    pool = reset.draw_pool(jax.random.key(0), MANY, params, rules)
+    few = pool._replace(rows=pool.rows[:8])
+    given = jax.jit(jax.vmap(reset.from_pool, (0, None)))(jax.random.split(jax.random.key(5), 200), few)
+    which = (np.asarray(given.target_loc)[:, None] == state.target_loc[None, :8]).all(axis=(2, 3))
+    assert (which.sum(axis=1) == 1).all() and which.any(axis=0).all()
+    for ours, every in zip(jax.tree.leaves(given), jax.tree.leaves(state), strict=True):
+        assert ours.dtype == every.dtype
+        np.testing.assert_array_equal(ours, every[np.argmax(which, axis=1)])
+
+
+def test_a_pool_holds_what_start_draws(starts):
+    rules, params, state = starts
+    keys = jax.random.split(jax.random.key(0), MANY)[:2]
+    for ours, every in zip(
+        jax.tree.leaves(jax.jit(jax.vmap(lambda key: reset.start(key, params, rules)))(keys)),
+        jax.tree.leaves(state),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, every[:2], rtol=1e-6)
     assert len({tuple(loc) for loc in state.target_loc[:, 0].tolist()}) == MANY
