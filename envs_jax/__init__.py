@@ -60,6 +60,15 @@ _ATC = tuple(
     )
 )  # fmt: skip
 
+_MATE = tuple(
+    f"mate/{preset}"
+    for preset in (
+        *(f"{teams}-{obstacles}" for teams in ("1v1", "1v2", "2v2", "2v4", "4v2", "4v4", "4v8", "8v8")
+          for obstacles in (0, 9)),
+        "Navigation",
+    )
+)  # fmt: skip
+
 WORLDS = (
     World(
         names=("bess",),
@@ -80,6 +89,7 @@ WORLDS = (
             "atc/crosses": _ATC[11:14],
         },
     ),
+    World(names=_MATE, factory="envs_jax.mate.env:make", config="envs_jax.mate.config:MateConfig"),
     World(names=("gymnax:",), factory="envs_jax.adapters:gymnax_env"),
 )
 """One row per world."""

@@ -24,6 +24,7 @@ from envs_jax.atc.step import advance, begin
 from envs_jax.base import Assessment, Conditions, Environment, Group, Guidance
 from envs_jax.batch_last import batch_last
 from envs_jax.spaces import Box, Discrete
+from envs_jax.words import expanded
 
 
 def make(name: str, **keywords: Any) -> Environment:
@@ -211,11 +212,11 @@ class Functions:
     def _begin_batch(self, seed, params: AtcParams):
         errors = None
         if params.sensing is not None:
-            errors = traffic.expanded(seed, sensing.words(self.rules.num_aircraft), first=self.words)
+            errors = expanded(seed, sensing.words(self.rules.num_aircraft), first=self.words)
         if self.generator is None:
             start = traffic.jittered(seed, params)
         else:
-            start = self.generator.draw(traffic.expanded(seed, self.words), params)
+            start = self.generator.draw(expanded(seed, self.words), params)
         return begin(start, params, self.rules, errors)
 
     def step(self, key, state: AtcState, action, params: AtcParams):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from envs_jax.atc.geometry import NM_PER_DEG
 from envs_jax.atc.kinematics import DEG, cos_latitude
 from envs_jax.atc.params import KNOT_MS, AtcParams
-from envs_jax.atc.traffic import uniform_01
+from envs_jax.words import uniform_01
 
 
 class Reports(NamedTuple):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs_jax.atc import geometry, kinematics, metrics, observations, sensing, traffic
+from envs_jax.atc import geometry, kinematics, metrics, observations, sensing
 from envs_jax.atc.actions import as_continuous
 from envs_jax.atc.kinematics import DEG, Flight, Wind
 from envs_jax.atc.observations import View
@@ -32,6 +32,7 @@ from envs_jax.atc.params import (
     is_piloted,
 )
 from envs_jax.atc.rewards import Facts, potential, reward_parts
+from envs_jax.words import expanded
 
 
 def begin(start: Start, params: AtcParams, rules: Rules, errors=None):
@@ -174,7 +175,7 @@ def advance(state: AtcState, action, params: AtcParams, rules: Rules, seed=None)
     progress_nm, safer_nm = state.goal_nm - course.nm, min_sep - state.min_sep_nm
     if rules.blank_memory:
         progress_nm, safer_nm = (jnp.where(state.steps == 0, 0.0, x) for x in (progress_nm, safer_nm))
-    errors = None if seed is None else traffic.expanded(seed, sensing.words(rules.num_aircraft))
+    errors = None if seed is None else expanded(seed, sensing.words(rules.num_aircraft))
     obs = _observe(state_next, cos, sin, course, progress_nm, safer_nm, least, params, rules, errors)
     conflict = there & (least < limits.separation_nm)
     info = {

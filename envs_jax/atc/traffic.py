@@ -1,8 +1,8 @@
 """Where episodes start: a scenario's starts with jitter, and random traffic.
 
-Pure functions of random words, with the batch last: words [W, B], aircraft [N, B]. Reading order: words and uniform
-numbers, `jittered`, the families of random scenes, and `generator`, which picks one, removes starts that are too close,
-turns the scene and shuffles the aircraft.
+Pure functions of random words, with the batch last: words [W, B], aircraft [N, B]. Reading order: `jittered`, the
+families of random scenes, and `generator`, which picks one, removes starts that are too close, turns the scene and
+shuffles the aircraft.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from envs_jax.atc import geometry
 from envs_jax.atc.kinematics import DEG, cos_latitude, fast_tas_of_cas
 from envs_jax.atc.params import FAR_NM, KNOT_MS, NM_M, AtcParams, Start
 from envs_jax.atc.scenarios import FIVE_AT, Agent, Scenario
+from envs_jax.words import expanded, uniform_01
 
 if TYPE_CHECKING:
     from envs_jax.atc.config import TrafficConfig
@@ -30,29 +31,6 @@ MARGIN_NM = 1.0
 """Jittered starts are this much farther apart than the separation."""
 CANDIDATES = 4
 """Tries to place an aircraft of a crossing scene."""
-
-
-def expanded(seed, count: int, first: int = 0):
-    """Words `first`, `first + 1`, ... [count, B] of a start's endless row, from two words [2, B].
-
-    Their numbers from 1 on times the golden ratio, mixed as in MurmurHash3.
-
-    A start is drawn at every step of every airspace, used or not, and takes tens of words: as many calls of the
-    generator of keys took a third of the step's time.
-    """
-    number = (jnp.arange(first + 1, first + count + 1, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9))[:, None]
-    return _mixed(_mixed(number + seed[0]) ^ seed[1])
-
-
-def _mixed(word):
-    word = (word ^ (word >> 16)) * jnp.uint32(0x85EBCA6B)
-    word = (word ^ (word >> 13)) * jnp.uint32(0xC2B2AE35)
-    return word ^ (word >> 16)
-
-
-def uniform_01(words):
-    """32-bit words as floats in [0, 1)."""
-    return (words >> 8).astype(jnp.result_type(float)) * 2**-24
 
 
 def _halves(words):

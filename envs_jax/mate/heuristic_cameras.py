@@ -108,7 +108,7 @@ def best_poses(worth: Worth, state: State, table: Table, order_u, params: Params
         def choose(covered, camera):
             covers = worth.covers[camera]
             more = jax.lax.population_count(covers & ~covered)
-            pose = jnp.argmax(worth.score[camera] + more)
+            pose = _first_of_most(worth.score[camera] + more)
             return covered | covers[pose], pose
 
         covered, poses = jax.lax.scan(choose, jnp.zeros((), worth.covers.dtype), order)
@@ -121,6 +121,11 @@ def best_poses(worth: Worth, state: State, table: Table, order_u, params: Params
     poses, total, ways = jax.vmap(one_order)(jnp.argsort(order_u, axis=1))
     best = jnp.argmin(jnp.where(total == jnp.max(total), ways, jnp.inf))
     return orientation[poses[best]], viewing[poses[best]]
+
+
+def _first_of_most(values):
+    """As `argmax`, in two passes that the processor can do several numbers at a time."""
+    return jnp.min(jnp.where(values == jnp.max(values), jnp.arange(values.size), values.size - 1))
 
 
 class Draws(NamedTuple):

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from envs_jax.mate.params import Params, Rules
 from envs_jax.mate.players import Player
-from envs_jax.mate.reset import start
 from envs_jax.mate.state import Noise, State
 from envs_jax.mate.transition import transition
 
@@ -50,21 +49,21 @@ class _World(NamedTuple):
 
 
 def play(
-    key: jax.Array, episodes: int, cameras: Player, targets: Player, params: Params, rules: Rules, frames: int
+    key: jax.Array, starts: State, cameras: Player, targets: Player, params: Params, rules: Rules, frames: int
 ) -> tuple[Match, Any]:
-    """Play `episodes` at once to their ends, at most `frames` frames; jittable.
+    """Play all `starts` (leaves [episodes, ...]) at once to their ends, at most `frames` frames; jittable.
 
     Returns:
         What became of them [episodes], and the memories of the cameras after their last frame.
     """
+    episodes = starts.steps.shape[0]
     zero = jnp.zeros((), params.max_team_reward.dtype)
 
     def drawn(player: Player, key: jax.Array) -> Any:
         return player.draw(jax.random.bits(key, (player.num_words(rules),), jnp.uint32), rules)
 
-    def begin(key: jax.Array) -> _World:
-        key_start, key_cameras, key_targets = jax.random.split(key, 3)
-        state = start(key_start, params, rules)
+    def begin(key: jax.Array, state: State) -> _World:
+        key_cameras, key_targets = jax.random.split(key)
         return _World(
             state,
             cameras.start(drawn(cameras, key_cameras), state, params),
@@ -103,7 +102,7 @@ def play(
         return jnp.any(carried[2].active) & (carried[1] < frames)
 
     key_start, key_play = jax.random.split(key)
-    worlds = jax.vmap(begin)(jax.random.split(key_start, episodes))
+    worlds = jax.vmap(begin)(jax.random.split(key_start, episodes), starts)
     _, _, worlds = jax.lax.while_loop(goes_on, every_world, (key_play, jnp.zeros((), jnp.int32), worlds))
     sums = worlds.sums
     length = jnp.maximum(sums.episode_length, 1)

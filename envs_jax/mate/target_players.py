@@ -136,8 +136,8 @@ def act_heuristic(memory: Greedy, state: State, draws: Draws, params: Params) ->
     distance = jnp.sqrt(away_x**2 + away_y**2)
     depth = distance / (reach - ahead)[:, None]
     depth = jnp.where(near & jnp.swapaxes(state.sight.t2c, 0, 1), depth, jnp.inf)
-    _, *drift = least_first(list(zip(depth, away_x, away_y, strict=True)))
-    drift = jnp.stack(drift, axis=1)
+    _, *away = least_first(list(zip(depth, away_x, away_y, strict=True)))
+    drift = jnp.stack(away, axis=1)
     longest = WANDER * state.layout.step_size
     drift = drift * (longest / jnp.maximum(jnp.sqrt(_squared(drift)), longest))[:, None]
     along = action[:, 0] * drift[:, 0] + action[:, 1] * drift[:, 1]

@@ -1,0 +1,178 @@
+"""Camera worlds as environments: contract, what is conserved over whole episodes, settings and their errors."""
+
+import jax
+import numpy as np
+import pytest
+
+import envs_jax
+from envs_jax.base import FRAMES
+from envs_jax.check import check_env
+from envs_jax.mate.config import MateConfig
+from envs_jax.mate.params import PRESETS
+from envs_jax.mate.state import without_layout
+
+SMALL = "mate/2v2-9"
+WORLDS, STEPS = 4, 350
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        (SMALL, {"horizon": 17}),
+        pytest.param("mate/1v2-0", {"learner": "both", "horizon": 6, "reset_pool": 3}, marks=pytest.mark.slow),
+        pytest.param("mate/4v4-9", {"control": "flat", "frame_skip": 3, "horizon": 12}, marks=pytest.mark.slow),
+        pytest.param(
+            "mate/Navigation", {"learner": "targets", "control": "continuous", "horizon": 5}, marks=pytest.mark.slow
+        ),
+        pytest.param("mate/2v4-9", {"learner": "targets", "opponent": "greedy", "horizon": 5}, marks=pytest.mark.slow),
+        pytest.param(
+            "mate/4v8-9",
+            {"opponent": {"greedy": 0.5, "random": 0.5}, "occlusion": "table", "multi_selection": False, "horizon": 8},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "mate/2v2-9",
+            {"reward_coefficients": {"soft_coverage_score": 1.0}, "camera_view": "shared", "horizon": 10},
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_keeps_the_contract(name, settings):
+    check_env(envs_jax.make(name, **settings), steps=12)
+
+
+@pytest.fixture(scope="module")
+def played():
+    """Four worlds of `SMALL` with random macro actions, without resets: states and what the steps brought."""
+    env = envs_jax.make(SMALL, reward_coefficients={"raw_reward": 1.0}, reward_reduction="none")
+
+    @jax.vmap
+    def step(key, game):
+        key_action, key_step = jax.random.split(key)
+        action = env.action_space(env.default_params).sample(key_action)
+        _, after, reward, terminated, truncated, info = env.step_env(key_step, game, action, env.default_params)
+        return after, (without_layout(after.world), reward, terminated | truncated, info)
+
+    @jax.jit
+    def play(key):
+        key_reset, key_steps = jax.random.split(key)
+        _, game = jax.vmap(env.reset)(jax.random.split(key_reset, WORLDS))
+        keys = jax.random.split(key_steps, (STEPS, WORLDS))
+        view = jax.vmap(
+            lambda game: (env.action_mask(game, env.default_params), env.global_state(game, env.default_params))
+        )
+        return game.world, view(game), jax.lax.scan(lambda game, keys: step(keys, game), game, keys)[1]
+
+    world, view, history = jax.tree.map(np.asarray, play(jax.random.key(3)))
+    return view, world, *jax.tree.map(lambda x: np.swapaxes(x, 0, 1), history)
+
+
+def running(ended) -> np.ndarray:
+    """Steps of the first episode of each world, the last one included; [W, K]."""
+    return np.cumsum(ended, axis=1) - ended == 0
+
+
+def test_nothing_is_lost_and_rewards_add_up(played):
+    _, first, after, reward, ended, info = played
+    whole = lambda state, axes: state.remaining.sum(axes) + state.load.sum(-1) + state.delivered  # noqa: E731
+    begun = whole(first, (1, 2))
+    now = running(ended)
+    assert (whole(after, (2, 3)) == begun[:, None])[now].all()
+    on_the_way = after.load.sum(-1) + after.remaining.sum((2, 3))
+    assert (after.awaiting.sum(-1) == on_the_way)[now].all()
+    bounty, load = after.bounty, after.load
+    assert ((bounty >= 0) & (bounty <= 100 * load)).all() and (after.delivered.max(axis=1) > 8).all()
+    # Deliveries pay freight and what is left of the bounty; every unit of bounty that is lost was charged at once. With
+    # sparse rewards it is charged with the delivery.
+    lost_on_the_way = (100 * load - bounty).sum(-1)
+    paid = 200 * after.delivered - after.delayed_return
+    assert ((paid >= 0) & (paid <= 200 * after.delivered)).all() and (paid.max(axis=1) > 0).all()
+    assert (after.team_return == after.delayed_return - lost_on_the_way)[now].all()
+    assert np.abs(np.cumsum(info["raw_reward"], axis=1) + after.team_return)[now].max() == 0
+    assert (reward == info["raw_reward"][..., None]).all()
+
+
+def test_episodes_end_when_all_is_delivered(played):
+    _, _, after, _, ended, info = played
+    assert ended.any()
+    assert ((after.awaiting.sum(-1) == 0) == ended)[running(ended)].all()
+    frames = info[FRAMES]
+    assert (frames[~ended & running(ended)] == 5).all() and (frames >= 1).all() and (frames <= 5).all()
+    assert (after.steps == np.cumsum(frames, axis=1))[running(ended)].all()
+
+
+def test_metrics_of_frames_are_averaged(played):
+    *_, info = played
+    for name in ("coverage_rate", "real_coverage_rate", "mean_transport_rate"):
+        assert info[name].min() >= 0 and info[name].max() <= 1
+    # Two targets, five frames: tenths.
+    tenths = info["coverage_rate"] * 10
+    whole_steps = info[FRAMES] == 5
+    np.testing.assert_allclose(tenths[whole_steps], np.round(tenths[whole_steps]), atol=1e-5)
+    assert len(np.unique(np.round(tenths[whole_steps]))) > 5
+    assert info["num_tracked"].shape == (WORLDS, STEPS, 2)
+    np.testing.assert_allclose(
+        info["num_valid_selected_targets"] + info["num_invalid_selected_targets"],
+        info["num_selected_targets"],
+        atol=1e-5,
+    )
+
+
+def test_masks_and_global_state(played):
+    (mask, vector), world, *_ = played
+    assert mask.shape == (WORLDS, 2, 4) and mask[..., 0].all() and not mask.all()
+    assert (mask.sum(axis=-1) == 2 ** world.sight.c2t.sum(axis=-1)).all()
+    assert vector.shape == (WORLDS, 106)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"opponent": "gredy"}, "unknown opponent 'gredy'; did you mean 'greedy'?"),
+        ({"opponent": {"greedy": 0.0}}, "weights of opponents"),
+        ({"targets": {"num": -1}}, "greater than or equal to 0"),
+        ({"targets": {"num": 0}}, "there must be one at least"),
+        ({"cameras": {"boxes": [[0, 0], [50, 0]]}}, "camera 0 and camera 1 overlap: 50 apart, at least 100 are needed"),
+        ({"obstacles": {"boxes": [[-300, -280]]}}, "camera 0 and obstacle 0 overlap"),
+        ({"cameras": {"boxes": [[0, 0, 10, -10]]}}, "low must not exceed high"),
+        ({"obstacles": {"radius": [30, 20]}}, "0 <= low <= high"),
+        ({"control": "macro", "learner": "targets"}, "control macro is for cameras"),
+        ({"reward_coefficients": {"covrage_rate": 1.0}}, "did you mean 'coverage_rate'?"),
+        ({"discrete_levels": 4}, "must be odd"),
+        ({"frame_skp": 4}, "frame_skp"),
+    ],
+)
+def test_bad_settings_are_refused_in_a_line(settings, message):
+    with pytest.raises(ValueError) as error:
+        MateConfig(**settings).preset("2v2-9")
+    assert message in str(error.value)
+
+
+def test_unknown_presets_and_worlds_without_cameras_are_refused():
+    with pytest.raises(ValueError, match="unknown environment 'mate/4v4-8'; did you mean 'mate/4v4-9'"):
+        envs_jax.make("mate/4v4-8")
+    with pytest.raises(ValueError, match="unknown preset '4v4'; did you mean '4v4-"):
+        MateConfig().preset("4v4")
+    with pytest.raises(ValueError, match="Navigation has no cameras to train: set learner: targets"):
+        MateConfig().preset("Navigation")
+
+
+def test_every_parameter_of_a_preset_can_be_changed():
+    keys = {
+        "cameras": {"num": 3, "radius": 30, "min_viewing_angle_deg": 20, "max_sight_range": 900},
+        "targets": {"num": 5, "step_size": 10, "sight_range": 400},
+        "obstacles": {"boxes": [[0, 0, -500, 500]], "radius": [5, 6], "transmittance": 0.5},
+        "bounty_factor": 2.0, "max_episode_steps": 77, "num_cargoes_per_target": 3, "reward_type": "sparse",
+        "high_capacity_target_split": 0.2, "targets_start_with_cargoes": False, "shuffle_entities": False,
+    }  # fmt: skip
+    preset = MateConfig(**keys).preset("4v4-9")
+    assert len(preset.camera_boxes) == 3 and len(preset.target_boxes) == 5
+    assert preset.obstacle_boxes == ((0, 0, -500, 500),) and preset.obstacle_radius == (5, 6)
+    changed = [field for field, value in preset._asdict().items() if value != getattr(PRESETS["4v4-9"], field)]
+    same = {"camera_rotation_step_deg", "camera_zooming_step_deg"}
+    assert set(changed) == set(preset._fields) - same
+
+
+def test_registered_names_are_those_of_the_presets():
+    names = {name.removeprefix("mate/") for name in envs_jax.registered_envs if name.startswith("mate/")}
+    assert names == set(PRESETS)
