@@ -23,9 +23,10 @@ import envs_jax, purerl
 
 configs, times = sys.argv[1], int(sys.argv[2])
 TRAININGS = {
-    "ppo_cartpole": ("cartpole_ppo", ["num_seeds=1", "cpu_threads=1", "algo.total_env_steps=250000"]),
-    "lstm_td3_bess": ("bess_td3", ["num_devices=1", "algo.total_env_steps=46080", "algo.updates_per_step=0.03125"]),
-    "ppo_atc": ("atc_canonical_crossing_ppo", ["algo.total_env_steps=65536"]),
+    "ppo_cartpole": ("cartpole_ppo", ["num_seeds=1", "cpu_threads=1", "algo.total_env_steps=125000"]),
+    "lstm_td3_bess": ("bess_td3", ["num_devices=1", "algo.total_env_steps=9216", "algo.updates_per_step=0.03125",
+                      "algo.critic_only_updates=8"]),
+    "ppo_atc": ("atc_canonical_crossing_ppo", ["algo.total_env_steps=16384"]),
 }
 WORLDS = {"steps_bess": ("bess", {}, 2048, 96), "steps_atc": ("atc/canonical_crossing", {}, 256, 200)}
 

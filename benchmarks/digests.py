@@ -6,6 +6,9 @@
 A case is a shipped configuration with a few small numbers. Its digests are those of the learned parameters, of every
 metric of every update, and, for the cases that are run as a user would, of the log, the final score and the actions of
 the policy that `load_policy` returns. Only public names are used, so that the script runs on any state of the code.
+
+Where digests differ, the metrics of the first update tell whether it is rounding: they are kept beside the digests, and
+the largest relative difference is said. Later updates tell less, because learning amplifies a last bit.
 """
 
 import argparse
@@ -82,14 +85,16 @@ def digest(leaves: Iterable[Any]) -> str:
     return hashlib.sha256("".join(each).encode()).hexdigest()[:16]
 
 
-def of_training(name: str, overrides: tuple[str, ...]) -> dict[str, str]:
-    """Digests of a whole run as one function."""
+def of_training(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+    """Digests of a whole run as one function, and the metrics of its first update."""
     config = purerl.load_config(CONFIGS / f"{name}.yaml", overrides)
     state, metrics = jax.jit(purerl.make_train(config))(jax.random.key(config.seed))
     paths = jax.tree_util.tree_leaves_with_path(state)
     learned = [np.asarray(x) for path, x in paths if {".params", ".actor", ".critic"} & set(map(str, path))]
     assert learned, f"{name}: no parameters found"
-    return {"parameters": digest(learned), "metrics": digest(np.asarray(x) for x in metrics.values())}
+    first = {metric: float(np.asarray(x).reshape(-1)[0]) for metric, x in metrics.items()}
+    digests = {"parameters": digest(learned), "metrics": digest(np.asarray(x) for x in metrics.values())}
+    return {**digests, "first": first}
 
 
 def of_data(path: Path) -> dict[str, str]:
@@ -114,7 +119,25 @@ def of_run(name: str, overrides: tuple[str, ...], run_dir: Path) -> dict[str, st
     }
 
 
-def all_digests(only: list[str] | None) -> dict[str, dict[str, str]]:
+def relative_difference(one: dict[str, float], other: dict[str, float]) -> tuple[float, str]:
+    """The largest of metrics that both have and that are numbers in both, and the metric."""
+    names = [name for name in one if name in other and np.isfinite([one[name], other[name]]).all()]
+    each = {name: abs(one[name] - other[name]) / max(abs(one[name]), abs(other[name]), 1e-6) for name in names}
+    return max(((difference, name) for name, difference in each.items()), default=(0.0, ""))
+
+
+def compared(found: dict[str, dict[str, Any]], before: dict[str, dict[str, Any]]) -> list[str]:
+    """A line for every case whose digests differ."""
+    lines = []
+    for case, own in found.items():
+        kinds = [kind for kind in own if kind != "first" and before[case][kind] != own[kind]]
+        if kinds:
+            size, metric = relative_difference(own.get("first", {}), before[case].get("first", {}))
+            lines.append(f"{case}: {', '.join(kinds)}; first update: {size:.1e} ({metric or 'not kept'})")
+    return lines
+
+
+def all_digests(only: list[str] | None) -> dict[str, dict[str, Any]]:
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for world, (name, behaviours, episodes) in RECORDED.items():
@@ -152,8 +175,8 @@ def main() -> None:
         args.out.write_text(json.dumps(found, indent=1) + "\n")
     if args.against:
         before = json.loads(args.against.read_text())
-        other = [f"{case}: {kind}" for case, own in found.items() for kind in own if before[case][kind] != own[kind]]
-        print("\n".join(["differ:", *other]) if other else f"all {sum(map(len, found.values()))} digests are the same")
+        other = compared(found, before)
+        print("\n".join(["differ:", *other]) if other else f"all {len(found)} cases are the same")
         sys.exit(bool(other))
 
 

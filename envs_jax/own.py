@@ -51,8 +51,9 @@ def factory_of(name: str) -> Any:
     return factory
 
 
-KEPT = ("calibration", "provenance", "without_data")
-"""Keywords that are no settings: a run gives back what `Assessment` says of them, to factories that take them."""
+KEPT = ("calibration", "provenance", "without_data", "guests")
+"""Keywords that are no settings, for factories that take them: `guests` are the policies that settings name
+(`envs_jax.base.Guest`), and what `Assessment` says of the others a run gives back."""
 
 
 def make(name: str, settings: dict[str, Any]) -> "Environment":

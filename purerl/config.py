@@ -255,7 +255,15 @@ def resolve_config(
         env = {"name": env["name"], **validated(models["env"], settings, where, "env", keys).model_dump(mode="json")}
     settings = _without_foreign_name(models["algo"], algo)
     algo = {"name": algo["name"], **validated(models["algo"], settings, where, "algo", keys).model_dump(mode="json")}
-    return top.model_copy(update={"env": env, "algo": algo, "modules_in": found_in})
+    env, start = {key: _absolute(value) for key, value in env.items()}, _absolute(top.starts_from)
+    return top.model_copy(update={"env": env, "algo": algo, "starts_from": start, "modules_in": found_in})
+
+
+def _absolute(value: Any) -> Any:
+    """`run:DIR` from the working directory as one that holds anywhere; anything else as it is."""
+    if not isinstance(value, str) or not value.startswith("run:"):
+        return value
+    return f"run:{Path(value.removeprefix('run:')).absolute()}"
 
 
 def _with_preset(data: dict[str, Any], where: "Source") -> dict[str, Any]:

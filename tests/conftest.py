@@ -1,9 +1,12 @@
 """Fixtures that several test files share, and how tests compile."""
 
+import atexit
 import gc
 import importlib
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import jax
@@ -28,6 +31,18 @@ jax.config.update("jax_default_matmul_precision", "highest")
 
 # A random key that is used twice is an error in every test, except where `same_keys` compares two ways to one result.
 jax.config.update("jax_debug_key_reuse", True)
+
+
+# Files, processes and commands of one run of the suite compile each program once between them: what one has compiled
+# the others read from a folder, which the process that started them removes. As environment variables these settings
+# also reach the processes that tests start.
+KEPT = {"persistent_cache_min_compile_time_secs": 0, "persistent_cache_min_entry_size_bytes": 0}
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    folder = tempfile.mkdtemp(prefix="purerl-compiled-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name, value in {"compilation_cache_dir": folder, **KEPT}.items():
+        os.environ[f"JAX_{name.upper()}"] = str(value)
+        jax.config.update(f"jax_{name}", value)
 
 
 def pytest_addoption(parser):

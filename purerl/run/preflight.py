@@ -66,6 +66,21 @@ def prepare(trained: Run, data: Data) -> Prepared:
     return Prepared(trained, data, plan, program, rollout)
 
 
+def require_room_for_one(trained: Run, data: Data, program: Any) -> None:
+    """Raise ConfigError unless one seed of a run fits into the memory.
+
+    Args:
+        program: its `init` and one update, traced together.
+    """
+    algorithm, has = trained.algorithm, trained.config.algo
+    state = memory.bytes_of(jax.eval_shape(algorithm.init, jax.random.key(0), algorithm.hparams, data))
+    updates = max(memory.bytes_in_loops(program) - state, 0)
+    memory.require_room([
+        memory.Part("state", state, _keys(has, STATE_KEYS)),
+        memory.Part("updates", updates, _keys(has, UPDATE_KEYS)),
+    ])  # fmt: skip
+
+
 def _keys(algo: dict[str, Any], wanted: tuple[str, ...], *more: str) -> tuple[str, ...]:
     return (*(f"algo.{key}" for key in wanted if key in algo), *more)
 

@@ -173,7 +173,11 @@ class Group(NamedTuple):
 
 
 def groups_of(configs: Sequence[RunConfig]) -> list[Group]:
-    """Points by the program that trains them, in the order of the first of each."""
+    """Points by the program that trains them, in the order of the first of each.
+
+    Raises:
+        ConfigError: a point that cannot be built or traced, or of which not even one seed fits into the memory.
+    """
     envs: dict[str, Environment] = {}
     members: dict[str, list[int]] = {}
     runs, loaded = [], []
@@ -183,7 +187,9 @@ def groups_of(configs: Sequence[RunConfig]) -> list[Group]:
         preflight.require_sound(run)
         envs[settings] = run.env
         data = run.algorithm.load_data()
-        members.setdefault(program_fingerprint(run, data), []).append(number)
+        program = traced_program(run, data)
+        preflight.require_room_for_one(run, data, program)
+        members.setdefault(program_fingerprint(run, program), []).append(number)
         runs.append(run)
         loaded.append(data)
     return [_group([runs[n] for n in numbers], [loaded[n] for n in numbers], numbers) for numbers in members.values()]
@@ -203,9 +209,13 @@ def _group(runs: Sequence[Run], loaded: Sequence[Data], numbers: Sequence[int]) 
     )
 
 
-def program_fingerprint(run: Run, data: Data) -> str:
-    """Hash of all that is compiled for a run: `init`, `update`, `policy` and `act`, with `hparams`, `data` and the
-    parameters of the evaluation as arguments."""
+def traced_program(run: Run, data: Data) -> Any:
+    """All that is compiled for a run, traced: `init`, `update`, `policy` and `act`, with `hparams`, `data` and the
+    parameters of the evaluation as arguments.
+
+    Raises:
+        ConfigError: it cannot be traced.
+    """
     algorithm, env = run.algorithm, run.env
 
     def everything(key, key_play, hparams, data, params):
@@ -214,11 +224,17 @@ def program_fingerprint(run: Run, data: Data) -> str:
         return metrics, rollout_cases(algorithm, env, params, policy, jnp.zeros(1, jnp.int32), key_play)
 
     numbers = _strong(algorithm.hparams), _strong(data), _strong(env.split_params(run.config.evaluation.split))
-    lowered = jax.jit(everything).lower(jax.random.key(0), jax.random.key(1), *numbers)
+    with preflight.tracing(f"{run.config.algo['name']} on {env.name}"):
+        return jax.jit(everything).trace(jax.random.key(0), jax.random.key(1), *numbers)
+
+
+def program_fingerprint(run: Run, program: Any) -> str:
+    """Hash of a `traced_program` and of how often and over what it is run."""
+    algorithm = run.algorithm
     counts = (
         algorithm.num_updates, algorithm.env_steps_per_update, algorithm.warmup_env_steps, algorithm.vectorise_seeds,
     )  # fmt: skip
-    return hashlib.sha256(f"{env.name} {counts} {lowered.as_text()}".encode()).hexdigest()
+    return hashlib.sha256(f"{run.env.name} {counts} {program.lower().as_text()}".encode()).hexdigest()
 
 
 def without_effect(groups: Sequence[Group]) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""`python driver.py MOMENT CACHE_DIR ARGUMENT...`: `purerl.train` with the probe, killing itself at a chosen moment."""
+"""`python driver.py MOMENT ARGUMENT...`: `purerl.train` with the probe, killing itself at a chosen moment."""
 
 import os
 import re
@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from helpers import keep_compiled_programs, register_fakes
+from helpers import register_fakes
 
 from purerl import train
 from purerl.run import checkpoint, display, items, logs
@@ -59,8 +59,7 @@ def logs_with_a_torn_line(run_dir, *rest):
 
 
 rename, rmtree, open_logs = os.rename, shutil.rmtree, logs.open_logs
-moment, cache_dir, *arguments = sys.argv[1:]
-keep_compiled_programs(Path(cache_dir))
+moment, *arguments = sys.argv[1:]
 register_fakes(dict.__setitem__)
 match moment:
     case "at the very start of training":

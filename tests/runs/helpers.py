@@ -36,13 +36,6 @@ def write_config(directory: Path) -> Path:
     return path
 
 
-def keep_compiled_programs(directory: Path) -> None:
-    """Most tests compile the same few programs; on a busy machine that would be most of their time."""
-    jax.config.update("jax_compilation_cache_dir", str(directory))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-
-
 def arrays(path: Path) -> dict[str, bytes]:
     """Every leaf of a checkpoint or a bundle as bytes, without the header, which holds the wall-clock."""
     if path.is_dir():

@@ -49,3 +49,10 @@ def test_code_about_a_finished_run_runs(page, finished_run, tmp_path, monkeypatc
     for block in blocks:
         exec(compile(block, page, "exec"), {})
     assert "points" in capsys.readouterr().out, "the unit of the probe's score"
+
+
+def test_code_about_devices_runs(capsys):
+    """The suite has provided four devices before; a notebook gets the two that it asks for."""
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "devices_and_hosts.md").read_text(), re.DOTALL)
+    exec(compile(block, "devices_and_hosts.md", "exec"), {})
+    assert capsys.readouterr().out.count("CpuDevice") >= 2

@@ -19,14 +19,14 @@ MOMENTS = [
 ]
 
 
-def test_killed_at_seven_moments_and_resumed_each_time(finished_run, compiled_programs, tmp_path):
+def test_killed_at_seven_moments_and_resumed_each_time(finished_run, tmp_path):
     run_dir = tmp_path / "run"
     arguments = ["--config", str(write_config(tmp_path)), "--run-dir", str(run_dir)]
     root = HERE.parents[1]
     environment = {**os.environ, "PYTHONPATH": f"{root}:{HERE}", "JAX_PLATFORMS": "cpu"}
 
     def start(moment: str, expected_code: int, *more: str) -> None:
-        command = [sys.executable, str(HERE / "driver.py"), moment, str(compiled_programs), *arguments, *more]
+        command = [sys.executable, str(HERE / "driver.py"), moment, *arguments, *more]
         ended = subprocess.run(command, env=environment, cwd=root, timeout=300, capture_output=True, text=True)
         assert ended.returncode == expected_code, (moment, ended.stderr[-2000:])
 

@@ -6,6 +6,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import yaml
@@ -61,6 +62,27 @@ WORLD = """
 
     def by_keys(keys: Keys) -> Environment:
         return make(keys.goal, keys.starts)
+
+    def led(leader: str, guests=None):
+        guest, base = guests["leader"], make()
+        own, start = lambda params: params[0], lambda: guest.initial_carry(())
+
+        def step_env(key, state, action, params):
+            # The leader sees the place twice and pushes with what it chooses.
+            state, carry = state
+            seen = jnp.full((1, 2), state.place)
+            push, carry = guest.act(params[1], carry, seen, None, key, True)
+            obs, state, *rest, info = base.step_env(key, state, action, own(params))
+            state = state._replace(place=state.place + push[0, 0])
+            return obs, (state, carry), *rest, {"push": push[0, 0]}
+
+        def reset_env(key, params):
+            obs, state = base.reset_env(key, own(params))
+            return obs, (state, start())
+
+        return dataclasses.replace(
+            base, name="led", default_params=(base.default_params, guest.policy), reset_env=reset_env, step_env=step_env
+        )
 
     def calibrated():
         from envs_jax.base import Assessment
@@ -208,6 +230,30 @@ def test_what_is_not_there_is_one_line(folder, overrides, message):
     with pytest.raises(ConfigError) as error:
         load_config(folder / "run.yaml", overrides)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_policy_of_another_run_acts_inside_a_world(folder, finished_run, tmp_path, monkeypatch):
+    """`run:DIR` is found from everywhere later, and its policy is a parameter of the world."""
+    (tmp_path / "leader").symlink_to(finished_run)
+    config = load_config(folder / "run.yaml", ["env={name: 'own_walk:led', leader: 'run:leader'}"])
+    assert config.env["leader"] == f"run:{tmp_path / 'leader'}"
+    monkeypatch.chdir(folder)
+    env, leader = runs.build(config).env, load_policy(finished_run)
+    goal, policy = env.default_params
+    _, state = env.reset_env(jax.random.key(0), env.default_params)
+    chosen, _ = leader.act(np.full((1, 2), state[0].place, np.float32), leader.initial_carry(1))
+    for scale, push in ((1.0, chosen[0, 0]), (0.0, 0.0)):
+        info = env.step_env(jax.random.key(1), state, np.ones((1,), np.int32), (goal, scale * policy))[-1]
+        assert float(info["push"]) == pytest.approx(float(push), abs=1e-6)
+    assert chosen[0, 0] != 0
+
+
+def test_a_policy_of_no_run_is_one_line(folder, tmp_path, capsys):
+    command = ["--config", str(folder / "run.yaml"), "--run-dir", str(tmp_path / "run")]
+    assert train.main([*command, "env={name: 'own_walk:led', leader: 'run:nowhere'}"]) == 2
+    message = capsys.readouterr().err.strip()
+    assert "nowhere" in message and "\n" not in message
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_algorithm_without_a_reward_scale_is_given_none(documented):

@@ -68,7 +68,7 @@ def test_the_second_stage_starts_from_the_first_and_both_resume(staged, tmp_path
         ([{"name": "a", "starts_from": "stage:b"}, {"name": "b"}], "stage 'a': stage:b: no earlier stage"),
         ([{"name": "a", "epohcs": 3}], "stage 'a': unknown key 'epohcs'; did you mean 'epochs'?"),
         ([{"name": "a", "starts_from": "elsewhere"}], "starts_from"),
-        ([{"name": "a", "starts_from": "run:nowhere"}], "starts_from: run:nowhere: no checkpoint there"),
+        ([{"name": "a", "starts_from": "run:nowhere"}], "nowhere: no checkpoint there; train that run first"),
     ],
 )
 def test_stages_that_cannot_be_are_refused_in_one_line(stages, message, tmp_path, capsys):

@@ -20,7 +20,7 @@ from purerl.config import load_config, resolve_config
 from purerl.errors import ConfigError
 from purerl.report import style, sweep_figures
 from purerl.report.statistics import interquartile_mean
-from purerl.run import files
+from purerl.run import files, memory
 from purerl.run.evaluation import make_evaluate
 from purerl.run.runs import build
 from purerl.sweeps import lanes, points, run, training
@@ -165,6 +165,25 @@ def test_parts_fit_the_memory(monkeypatch):
     fitting = lanes.compile_for(group, 8, None, None)
     assert fitting.size == 4
     assert needed(fitting.chunks[group.plan.updates_of(1)]) >= 4 * 4000 * 3 * 4, "bytes of the replays"
+
+
+def test_what_one_seed_cannot_hold_is_refused_before_anything_is_written(config_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1000)
+    arguments = ["--config", str(config_file), "--out", str(tmp_path / "out"), "algo.capacity=[16, 4000]"]
+    assert sweep.main(arguments) == 2
+    assert "memory: this needs at least" in (message := one_line(capsys)) and "algo.num_envs" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_traced_is_one_line(config_file, tmp_path, monkeypatch, capsys):
+    def mismatched(*args):
+        raise TypeError("add got incompatible shapes\nand more")
+
+    monkeypatch.setattr(points, "rollout_cases", mismatched)
+    arguments = ["--config", str(config_file), "--out", str(tmp_path / "out"), "algo.learning_rate=[0.1, 0.2]"]
+    assert sweep.main(arguments) == 2
+    assert "fake on track: cannot be traced: TypeError: add got incompatible shapes (" in one_line(capsys)
+    assert not (tmp_path / "out").exists()
 
 
 # Divergence
