@@ -89,6 +89,7 @@ def main() -> None:
         for side, checkout in (("before", args.before.resolve()), ("now", HERE)):
             for name, values in one_turn(checkout, args.times).items():
                 seconds[side].setdefault(name, []).extend(values)
+                print(side, name, *(f"{value:.3f}" for value in values), flush=True)
     ratios = {
         name: statistics.median(values) / statistics.median(seconds["now"][name])
         for name, values in seconds["before"].items()
