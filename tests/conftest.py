@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import jax
@@ -54,12 +55,25 @@ def pytest_configure(config):
         config.pluginmanager.register(importlib.import_module("times"))
 
 
+def pytest_collection_finish():
+    """What has been imported stays: the collector, which tracing calls often, need not look at it every time."""
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+
+
+MOST_PROGRAMS = 400
+"""Kept in a process before all are freed: those of the whole suite would fill gigabytes, and freeing takes a second."""
+compiled = Counter()
+jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: compiled.update([event]))
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forgotten_programs():
-    """Programs of a file are freed at its end: kept to the end of the suite they would fill gigabytes."""
     yield
-    jax.clear_caches()
-    gc.collect()
+    if compiled["/jax/core/compile/backend_compile_duration"] > MOST_PROGRAMS:
+        compiled.clear()
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

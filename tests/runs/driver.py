@@ -1,4 +1,4 @@
-"""`python driver.py MOMENT ARGUMENT...`: `purerl.train` with the probe, killing itself at a chosen moment."""
+"""`drive(moment, arguments)`: `purerl.train` with the probe, in a process that kills itself at a chosen moment."""
 
 import os
 import re
@@ -59,25 +59,27 @@ def logs_with_a_torn_line(run_dir, *rest):
 
 
 rename, rmtree, open_logs = os.rename, shutil.rmtree, logs.open_logs
-moment, *arguments = sys.argv[1:]
-register_fakes(dict.__setitem__)
-match moment:
-    case "at the very start of training":
-        display.open_display = die
-    case "between the logs and the checkpoint":
-        checkpoint.Writer.save = on_call(2, checkpoint.Writer.save)
-    case "before the digests of a checkpoint":
-        items._write_digests = die
-    case "between the items of a checkpoint":
-        items._write_digests = on_call(2, items._write_digests)
-    case "before the rename of a checkpoint":
-        os.rename = die_instead_of_naming
-    case "while a checkpoint is deleted":
-        shutil.rmtree = die_while_deleting
-    case "inside a line of the logs":
-        logs.open_logs = logs_with_a_torn_line
-    case "never":
-        pass
-    case _:
-        raise SystemExit(f"unknown moment {moment!r}")
-sys.exit(train.main(arguments))
+
+
+def drive(moment: str, arguments: list[str]) -> None:
+    register_fakes(dict.__setitem__)
+    match moment:
+        case "at the very start of training":
+            display.open_display = die
+        case "between the logs and the checkpoint":
+            checkpoint.Writer.save = on_call(2, checkpoint.Writer.save)
+        case "before the digests of a checkpoint":
+            items._write_digests = die
+        case "between the items of a checkpoint":
+            items._write_digests = on_call(2, items._write_digests)
+        case "before the rename of a checkpoint":
+            os.rename = die_instead_of_naming
+        case "while a checkpoint is deleted":
+            shutil.rmtree = die_while_deleting
+        case "inside a line of the logs":
+            logs.open_logs = logs_with_a_torn_line
+        case "never":
+            pass
+        case _:
+            raise SystemExit(f"unknown moment {moment!r}")
+    sys.exit(train.main(arguments))

@@ -442,8 +442,8 @@ def programs():
     def program(config) -> str:
         if config not in known:
             algorithm = with_data(td3.make(config, marker_world()))
-            init = jax.make_jaxpr(algorithm.init)(jax.random.key(0), algorithm.hparams)
-            state = jax.eval_shape(algorithm.init, jax.random.key(0), algorithm.hparams)
+            trace = jax.make_jaxpr(algorithm.init, return_shape=True)
+            init, state = trace(jax.random.key(0), algorithm.hparams)
             known[config] = str(init) + str(jax.make_jaxpr(algorithm.update)(state))
         return known[config]
 
