@@ -20,6 +20,8 @@ SCRIPTED = "random", "naive", "greedy", "heuristic"
 GUEST = "run:"
 """What begins the name of an opponent that is the policy of a run."""
 
+MACRO_FRAMES = 5
+"""For which a selection of targets is held."""
 _MOST = 64
 
 
@@ -94,6 +96,7 @@ class MateConfig(_Strict):
     opponent: str | dict[str, float] = Field(
         "greedy", description="random, naive, greedy, heuristic, run:DIR, or weights of several, drawn in every episode"
     )
+    opponent_control: Control | None = Field(None, description="of a policy as opponent, as `control`")
     control: Control | None = Field(
         None,
         description="macro: a camera selects targets to watch; flat: a grid of motions; continuous. "
@@ -206,7 +209,7 @@ class MateConfig(_Strict):
         return self.control or ("macro" if self.learner == "cameras" else "flat")
 
     def held_frames(self) -> int:
-        return self.frame_skip or (5 if self.controlled_by() == "macro" else 1)
+        return self.frame_skip or (MACRO_FRAMES if self.controlled_by() == "macro" else 1)
 
 
 TERMS: dict[str, tuple[str, ...]] = {

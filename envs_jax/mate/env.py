@@ -13,11 +13,12 @@ import numpy as np
 
 from envs_jax.base import Assessment, Column, Environment, Guest
 from envs_jax.mate import macro
-from envs_jax.mate.config import GUEST, MateConfig
-from envs_jax.mate.game import Functions, GameParams, Setup
-from envs_jax.mate.opponents import Opponent, Team, scripted
-from envs_jax.mate.params import Preset, Rules, params_of, rules_of
+from envs_jax.mate.config import GUEST, MACRO_FRAMES, MateConfig
+from envs_jax.mate.game import Functions, GameParams
+from envs_jax.mate.opponents import Opponent, guest, scripted
+from envs_jax.mate.params import Params, Preset, Rules, params_of, rules_of
 from envs_jax.mate.reset import draw_pool
+from envs_jax.mate.teams import Setup, Team, action_space
 from envs_jax.mate.transforms import Options
 from envs_jax.spaces import Box
 
@@ -44,17 +45,17 @@ def build(config: MateConfig, name: str, preset: Preset, guests: Mapping[str, Gu
     weights = reward_weights(config)
     rules = rules_of(preset, config.occlusion, outlines="soft_coverage_score" in weights)
     setup = setup_of(config, rules)
-    opponent = opponent_of(config, setup, guests)
-    functions = Functions(setup, opponent)
+    world = params_of(preset, config.horizon)
+    functions = Functions(setup, opponent_of(config, setup, guests, world))
     params = GameParams(
-        world=params_of(preset, config.horizon),
+        world=world,
         reward_weights=weights,
         opponent=guests["opponent"].policy if "opponent" in guests else (),
     )
     if config.reset_pool:
-        params = params._replace(pool=draw_pool(jax.random.key(POOL_SEED), config.reset_pool, params.world, rules))
-    size = functions.num_agents, functions.observation_size()
-    space = functions.action_space(params)
+        params = params._replace(pool=draw_pool(jax.random.key(POOL_SEED), config.reset_pool, world, rules))
+    size = functions.num_agents, functions.observation_size
+    space = action_space(setup.learners, setup.control, setup, world)
     return Environment(
         name=f"mate/{name}",
         default_params=params,
@@ -63,7 +64,7 @@ def build(config: MateConfig, name: str, preset: Preset, guests: Mapping[str, Gu
         step_env=functions.step,
         observation_space=lambda params: Box(-np.inf, np.inf, size),
         action_space=lambda params: space,
-        max_episode_length=-(-int(params.world.horizon) // setup.frame_skip),
+        max_episode_length=-(-int(world.horizon) // setup.frame_skip),
         num_agents=functions.num_agents,
         agent_names=agent_names(config, rules),
         global_state=functions.global_state,
@@ -95,14 +96,17 @@ def setup_of(config: MateConfig, rules: Rules) -> Setup:
     )
 
 
-def opponent_of(config: MateConfig, setup: Setup, guests: Mapping[str, Guest]) -> Opponent | None:
+def opponent_of(config: MateConfig, setup: Setup, guests: Mapping[str, Guest], world: Params) -> Opponent | None:
     """The other team; None where both learn."""
     if config.learner == "both":
         return None
     team: Team = "targets" if config.learner == "cameras" else "cameras"
-    if isinstance(config.opponent, str) and config.opponent.startswith(GUEST):
-        raise NotImplementedError
-    return scripted(config.opponent, team, setup.rules)
+    if not (isinstance(config.opponent, str) and config.opponent.startswith(GUEST)):
+        return scripted(config.opponent, team, setup.rules)
+    if "opponent" not in guests:
+        raise ValueError(f"opponent {config.opponent}: runs are opened by purerl, not by envs_jax.make alone")
+    control = config.opponent_control or ("macro" if team == "cameras" else "flat")
+    return guest(guests["opponent"], team, control, MACRO_FRAMES if control == "macro" else 1, setup, world)
 
 
 def reward_weights(config: MateConfig) -> dict[str, jax.Array]:

@@ -1,7 +1,7 @@
 """A step of the learners: what they and their opponents do while an action is held, what it pays, what they see.
 
-Reading order: `Game` and `GameParams`, `Setup` (static choices), then `Functions`: `reset`, `step` and what both are
-made of. Everything between random numbers and results has the batch last (see `envs_jax.batch_last`).
+Reading order: `Game` and `GameParams`, then `Functions`: `reset`, `step` and what both are made of. Everything between
+random numbers and results has the batch last (see `envs_jax.batch_last`).
 """
 
 from collections.abc import Mapping
@@ -9,18 +9,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from envs_jax.batch_last import batch_last
-from envs_jax.mate import actions, macro, rewards, transforms
-from envs_jax.mate.config import Control, Learner
+from envs_jax.mate import macro, rewards
 from envs_jax.mate.opponents import Opponent
-from envs_jax.mate.params import Params, Rules
+from envs_jax.mate.params import Params
 from envs_jax.mate.reset import Pool, from_pool, start
 from envs_jax.mate.state import Noise, State, without_layout
-from envs_jax.mate.transforms import Options
+from envs_jax.mate.teams import Setup, legal, members, motions, observation_size, observed, subset
+from envs_jax.mate.transforms import state_vector
 from envs_jax.mate.transition import Frame, transition
-from envs_jax.spaces import Box, Discrete
 from envs_jax.words import expanded, uniform_01
 
 
@@ -44,22 +42,6 @@ class GameParams(NamedTuple):
     """Starts to choose from; None: always new ones."""
 
 
-class Setup(NamedTuple):
-    """Static choices."""
-
-    rules: Rules
-    learner: Learner
-    control: Control
-    frame_skip: int
-    levels: int
-    encoding: macro.Encoding
-    reward_reduction: rewards.Reduction
-    cameras: Options
-    targets: Options
-    rescale: bool
-    state_scale: bool
-
-
 SUMS = "raw_reward", "normalized_raw_reward", "delivered"
 MEANS = (
     "coverage_rate", "real_coverage_rate", "num_tracked", "is_colliding", "num_selected_targets",
@@ -74,45 +56,15 @@ class Functions:
 
     def __init__(self, setup: Setup, opponent: Opponent | None):
         self.setup, self.opponent = setup, opponent
-        rules = setup.rules
-        self.num_agents = {
-            "cameras": rules.num_cameras,
-            "targets": rules.num_targets,
-            "both": rules.num_cameras + rules.num_targets,
-        }[setup.learner]
+        self.num_agents = sum(members(team, setup.rules) for team in setup.learners)
+        self.observation_size = max(observation_size(team, setup) for team in setup.learners)
+        """Where both teams learn, shorter observations end with zeros."""
         self._begin = batch_last(self._begin_batch)
         self._advance = batch_last(self._advance_batch)
-        self._state_vector = batch_last(self._state_vector_batch)
-        self._mask = batch_last(lambda world: self.legal(world))
-
-    # Spaces
-
-    def observation_size(self) -> int:
-        rules, setup = self.setup.rules, self.setup
-        cameras = rules.camera_observation_size - setup.cameras.drop_index
-        targets = rules.target_observation_size - setup.targets.drop_index
-        return {"cameras": cameras, "targets": targets, "both": max(cameras, targets)}[setup.learner]
-
-    def action_space(self, params: GameParams) -> Box | Discrete:
-        setup = self.setup
-        if setup.control == "macro":
-            each = macro.action_space(setup.encoding, setup.rules.num_targets)
-            return Discrete(each.n, (self.num_agents, *each.shape))
-        if setup.control == "flat":
-            return Discrete(setup.levels**2, (self.num_agents,))
-        limit = self.limits(params)
-        return Box(-limit, limit, (self.num_agents, 2))
-
-    def limits(self, params: GameParams) -> np.ndarray:
-        """Largest components of continuous actions, (A, 2)."""
-        world, rules = params.world, self.setup.rules
-        camera = [float(world.camera_rotation_step_deg), float(world.camera_zooming_step_deg)]
-        target = [float(world.target_step_size)] * 2
-        rows = {"cameras": [camera] * rules.num_cameras, "targets": [target] * rules.num_targets}
-        teams = ("cameras", "targets") if self.setup.learner == "both" else (self.setup.learner,)
-        return np.array([row for team in teams for row in rows[team]], np.float32)
-
-    # The contract
+        self._state_vector = batch_last(
+            lambda world, params: state_vector(world, params, setup.rescale, setup.state_scale)
+        )
+        self._legal = batch_last(lambda world: legal(world, setup))
 
     def reset(self, key, params: GameParams):
         key_world, key_opponent = jax.random.split(key)
@@ -127,30 +79,25 @@ class Functions:
         return self._state_vector(game.world, params.world)
 
     def action_mask(self, game: Game, params: GameParams):
-        return self._mask(game.world)
+        return self._legal(game.world)
 
     # With the batch last
 
     def _begin_batch(self, world: State, seed, params: GameParams):
-        world = _of_batch(world, seed)
-        memory = ()
+        world, memory = _of_batch(world, seed), ()
         if self.opponent is not None:
             draws = self.opponent.draw(expanded(seed, self.opponent.num_words))
-            memory = self.opponent.start(draws, world, params.world, params.opponent)
+            memory = _of_batch(self.opponent.start(draws, world, params.world, params.opponent), seed)
         return self.observe(world, params.world), Game(world, memory)
-
-    def _state_vector_batch(self, world: State, params: Params):
-        return transforms.state_vector(world, params, self.setup.rescale, self.setup.state_scale)
 
     def _advance_batch(self, game: Game, action, seed, params: GameParams):
         game = _of_batch(game, seed)
-        layout, steered = game.world.layout, self._steering(action)
+        layout = game.world.layout
 
         def frame(game: Game, number) -> macro.Frame:
             world = game.world._replace(layout=layout)
             noise, draws = self.random(seed, number, params.world)
-            memory, other = self._opponent_moves(game.opponent, world, draws, params)
-            turn, move = self._both(steered(world, params.world), other)
+            memory, turn, move = self.moves(world, game.opponent, action, draws, params)
             world, brought = transition(world, turn, move, noise, params.world, self.setup.rules)
             return macro.Frame(
                 state=Game(without_layout(world), memory),
@@ -164,8 +111,9 @@ class Functions:
         bare = Game(without_layout(game.world), game.opponent)
         end = macro.hold(frame, bare, frames, REDUCTIONS)
         game = end.state._replace(world=end.state.world._replace(layout=layout))
-        obs = self.observe(game.world, params.world)
-        return obs, game, end.reward, end.terminated, end.truncated, end.info
+        return (
+            self.observe(game.world, params.world), game, end.reward, end.terminated, end.truncated, end.info
+        )  # fmt: skip
 
     def random(self, seed, frame, params: Params) -> tuple[Noise, Any]:
         """Of the world and of the opponent in one frame, from two words (2, B) of the step and the frame's number."""
@@ -178,69 +126,38 @@ class Functions:
         transmit = u[:pairs].reshape(rules.num_cameras, rules.num_targets, -1) < params.transmittance
         return Noise(transmit, u[pairs:]), () if opponent is None else opponent.draw(words[own:])
 
-    def _opponent_moves(self, memory, world: State, draws, params: GameParams):
-        if self.opponent is None:
-            return (), None
-        return self.opponent.act(memory, world, draws, params.world, params.opponent)
-
-    def _both(self, own, other):
-        """(cameras' actions, targets' actions)"""
-        if self.setup.learner == "both":
-            return own[: self.setup.rules.num_cameras], own[self.setup.rules.num_cameras :]
-        return (own, other) if self.setup.learner == "cameras" else (other, own)
-
-    def _steering(self, action):
-        """`(world, params)`: what the learners' actions mean in a frame, (A, 2, B)."""
-        setup = self.setup
-        if setup.control == "continuous":
-            return lambda world, params: action
-        if setup.control == "macro":
-            subset = self.subset(action)
-            return lambda world, params: macro.executor(subset, world, params)
-        return lambda world, params: flat_motion(action, setup, world, params)
-
-    def subset(self, action):
-        """Targets (C, T, B) of macro actions (C, ..., B)."""
-        return jnp.moveaxis(
-            macro.to_subset(self.setup.encoding, jnp.moveaxis(action, -1, 1), self.setup.rules.num_targets), 1, -1
-        )
+    def moves(self, world: State, memory, action, draws, params: GameParams):
+        """The opponent's next memory, and what cameras (C, 2, B) and targets (T, 2, B) do in a frame."""
+        setup, moves, first = self.setup, {}, 0
+        for team in setup.learners:
+            own = action[first : first + members(team, setup.rules)]
+            moves[team] = motions(team, setup.control, own, world, params.world, setup)
+            first += len(own)
+        if self.opponent is not None:
+            memory, other = self.opponent.act(memory, world, draws, params.world, params.opponent)
+            moves["targets" if setup.learner == "cameras" else "cameras"] = other
+        return memory, moves["cameras"], moves["targets"]
 
     def observe(self, world: State, params: Params):
         """(A, d, B)"""
-        setup = self.setup
-        views = []
-        if setup.learner != "targets":
-            views.append(transforms.camera_observation(world, params, setup.cameras))
-        if setup.learner != "cameras":
-            views.append(transforms.target_observation(world, params, setup.targets))
-        longest = max(view.shape[1] for view in views)
-        return jnp.concatenate([jnp.pad(v, ((0, 0), (0, longest - v.shape[1]), (0, 0))) for v in views])
-
-    def legal(self, world: State):
-        """Which macro actions select visible targets alone, (C, n, B)."""
-        visible = transforms.targets_seen(world, self.setup.cameras)
-        legal = macro.valid_actions(self.setup.encoding, jnp.moveaxis(visible, -1, 1))
-        return jnp.moveaxis(legal, 1, -1)
+        views = [observed(team, world, params, self.setup) for team in self.setup.learners]
+        missing = [self.observation_size - view.shape[1] for view in views]
+        return jnp.concatenate([jnp.pad(v, ((0, 0), (0, m), (0, 0))) for v, m in zip(views, missing, strict=True)])
 
     def reward(self, world: State, brought: Frame, params: GameParams):
         """Of the learners in one frame, (A, B)."""
-        rules, weights = self.setup.rules, params.reward_weights
-        camera_terms = lambda: rewards.camera_terms(weights, world, brought, params.world)  # noqa: E731
-        target_terms = lambda: rewards.target_terms(weights, world, brought, params.world)  # noqa: E731
-        reduced = lambda terms, count: rewards.reduced(terms, weights, count, self.setup.reward_reduction)  # noqa: E731
-        match self.setup.learner:
-            case "cameras":
-                return reduced(camera_terms(), rules.num_cameras)
-            case "targets":
-                return reduced(target_terms(), rules.num_targets)
-            case "both":
-                of_cameras = reduced(camera_terms(), rules.num_cameras)
-                # A game of two teams has no sum: what cameras gain, targets lose.
-                lost = -jnp.mean(of_cameras, axis=0, keepdims=True)
-                return jnp.concatenate([of_cameras, jnp.repeat(lost, rules.num_targets, axis=0)])
+        setup, weights = self.setup, params.reward_weights
+        terms_of = rewards.target_terms if setup.learner == "targets" else rewards.camera_terms
+        terms = terms_of(weights, world, brought, params.world)
+        own = rewards.reduced(terms, weights, members(setup.learners[0], setup.rules), setup.reward_reduction)
+        if setup.learner != "both":
+            return own
+        # What cameras gain, targets lose.
+        lost = jnp.broadcast_to(-jnp.mean(own, axis=0), (setup.rules.num_targets, *own.shape[1:]))
+        return jnp.concatenate([own, lost])
 
     def info(self, world: State, brought: Frame, action, params: Params) -> dict[str, jax.Array]:
-        """Of one frame."""
+        """Of one frame; returns are the cameras'."""
         raw = -brought.reward.astype(params.max_team_reward.dtype)
         entries = {
             "raw_reward": raw,
@@ -251,23 +168,10 @@ class Functions:
             "delivered": world.delivered_now.astype(raw.dtype),
         }
         if self.setup.control == "macro":
-            entries |= macro.counts(self.subset(action), world.sight.c2t)._asdict()
+            entries |= macro.counts(subset(action, self.setup), world.sight.c2t)._asdict()
         return entries
 
 
 def _of_batch(tree, seed):
     """Leaves that are the same in all worlds get the batch of the seeds (2, B)."""
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (*x.shape[:-1], seed.shape[-1])), tree)
-
-
-def flat_motion(index, setup: Setup, world: State, params: Params):
-    """What indices of the grid (A, B) mean, (A, 2, B)."""
-    count = setup.rules.num_cameras
-    match setup.learner:
-        case "cameras":
-            return actions.camera_action(index, setup.levels, params)
-        case "targets":
-            return actions.target_action(index, setup.levels, world.layout.step_size)
-        case "both":
-            turn = actions.camera_action(index[:count], setup.levels, params)
-            return jnp.concatenate([turn, actions.target_action(index[count:], setup.levels, world.layout.step_size)])

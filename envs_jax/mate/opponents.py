@@ -4,17 +4,20 @@ Reading order: `Opponent`, `scripted`, `guest`.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+import flax.errors
 import jax
 import jax.numpy as jnp
 
 from envs_jax.base import Guest
+from envs_jax.mate.config import Control
 from envs_jax.mate.params import Params, Rules
 from envs_jax.mate.players import CAMERAS, TARGETS, mixture
 from envs_jax.mate.state import State
+from envs_jax.mate.teams import Setup, Team, action_space, legal, members, motions, observation_size, observed
+from envs_jax.spaces import Box, Discrete, mask_shape
 
-Team = Literal["cameras", "targets"]
 ONE_BY_ONE = {("cameras", "heuristic")}
 """Scripted teams that act in one world at a time."""
 
@@ -44,32 +47,70 @@ def scripted(names: str | Mapping[str, float], team: Team, rules: Rules) -> Oppo
     return Opponent(player.num_words(rules), draw, start, act)
 
 
-def guest(visitor: Guest, observe: Callable[[State, Params], Any], mask: Callable[[State], Any], decode) -> Opponent:
-    """A trained policy, which acts in every frame as it would in an evaluation.
+class Visit(NamedTuple):
+    """Memory of a policy as opponent."""
+
+    carry: Any
+    action: jax.Array
+    """(N, ..., B), what it holds"""
+    age: jax.Array
+    """(B,) int32, frames since the start"""
+
+
+def guest(visitor: Guest, team: Team, control: Control, held: int, setup: Setup, world: Params) -> Opponent:
+    """A trained policy, which acts greedily on what its team observes under the forms of the learners' observations.
 
     Args:
-        observe: `(state, params)`: what its agents see, (N, d, B).
-        mask: `(state)`: their legal actions (N, n, B), or None.
-        decode: `(action (N, ..., B), state, params)`: what it means, (N, 2, B).
+        held: frames for which it holds an action.
+        world: parameters, for its action space.
+
+    Raises:
+        ValueError: the policy does not take these observations or gives other actions.
     """
+    count, space = members(team, setup.rules), action_space((team,), control, setup, world)
+    _require_fit(visitor, space, (count, observation_size(team, setup)), control)
 
-    def start(draws, state: State, params: Params, policy):
-        memory = visitor.initial_carry(())
-        return jax.tree.map(lambda x: jnp.broadcast_to(x[..., None], (*x.shape, *state.steps.shape)), memory)
+    def act_once(policy, carry, obs, allowed, words):
+        return visitor.act(policy, carry, obs, allowed, jax.random.wrap_key_data(words), True)
 
-    def act(memory, state: State, words, params: Params, policy):
-        legal = mask(state)
+    def start(draws, state: State, params: Params, policy) -> Visit:
+        fresh = jax.tree.map(lambda x: jnp.broadcast_to(x[..., None], (*x.shape, *state.steps.shape)),
+                             visitor.initial_carry(()))  # fmt: skip
+        kind = jnp.int32 if isinstance(space, Discrete) else state.target_loc.dtype
+        return Visit(fresh, jnp.zeros((*space.shape, *state.steps.shape), kind), jnp.zeros_like(state.steps))
 
-        def one(policy, memory, obs, legal, words):
-            return visitor.act(policy, memory, obs, legal, jax.random.wrap_key_data(words), True)
-
+    def act(memory: Visit, state: State, words, params: Params, policy):
+        allowed = legal(state, setup) if control == "macro" else None
         shared = all(leaf.shape[-1] == 1 for leaf in jax.tree.leaves(policy))
         policy = jax.tree.map(lambda leaf: leaf[..., 0], policy) if shared else policy
-        many = jax.vmap(one, in_axes=(None if shared else -1, -1, -1, None if legal is None else -1, -1), out_axes=-1)
-        action, memory = many(policy, memory, observe(state, params), legal, words)
-        return memory, decode(action, state, params)
+        axes = None if shared else -1, -1, -1, None if allowed is None else -1, -1
+        many = jax.vmap(act_once, in_axes=axes, out_axes=-1)
+        action, carry = many(policy, memory.carry, observed(team, state, params, setup), allowed, words)
+        now = memory.age % held == 0
+        choose = lambda new, old: jnp.where(now, new.astype(old.dtype), old)  # noqa: E731
+        action, carry = choose(action, memory.action), jax.tree.map(choose, carry, memory.carry)
+        return Visit(carry, action, memory.age + 1), motions(team, control, action, state, params, setup)
 
     return Opponent(2, lambda words: words, start, act)
+
+
+def _require_fit(visitor: Guest, space: Box | Discrete, observation: tuple[int, int], control: Control) -> None:
+    """Raises ValueError where a policy cannot act here."""
+    obs = jax.ShapeDtypeStruct(observation, jnp.result_type(float))
+    mask = jax.ShapeDtypeStruct(mask_shape(space), bool) if control == "macro" else None
+    try:
+        action, _ = jax.eval_shape(
+            lambda policy, carry, obs, mask, key: visitor.act(policy, carry, obs, mask, key, True),
+            visitor.policy, visitor.initial_carry(()), obs, mask, jax.random.key(0),
+        )  # fmt: skip
+        fits = action.shape == space.shape and jnp.issubdtype(action.dtype, jnp.integer) == isinstance(space, Discrete)
+    except (TypeError, ValueError, flax.errors.FlaxError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"opponent: this policy does not act as {observation[0]} agents with observations of {observation[1]} "
+            f"numbers and control {control}; it is of another preset or other settings, or set opponent_control"
+        )
 
 
 def one_by_one(function):

@@ -1,11 +1,12 @@
 """Camera worlds as environments: contract, what is conserved over whole episodes, settings and their errors."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import envs_jax
-from envs_jax.base import FRAMES
+from envs_jax.base import FRAMES, Guest
 from envs_jax.check import check_env
 from envs_jax.mate.config import MateConfig
 from envs_jax.mate.params import PRESETS
@@ -176,3 +177,56 @@ def test_every_parameter_of_a_preset_can_be_changed():
 def test_registered_names_are_those_of_the_presets():
     names = {name.removeprefix("mate/") for name in envs_jax.registered_envs if name.startswith("mate/")}
     assert names == set(PRESETS)
+
+
+def a_guest(observation: int, control: str):
+    """A policy whose first weight decides, with a counter as memory."""
+    sizes = {"flat": 25, "macro": 4, "continuous": 2}
+
+    def act(policy, carry, obs, mask, key, greedy):
+        value = obs @ policy
+        if control == "continuous":
+            return jnp.tanh(value), carry + 1
+        value = value if mask is None else jnp.where(mask, value, -jnp.inf)
+        return jnp.argmax(value, axis=-1), carry + 1
+
+    weights = np.random.default_rng(0).normal(size=(observation, sizes[control]))
+    return Guest(jnp.asarray(weights, float), act, lambda batch: jnp.zeros((*batch, 2), jnp.int32))
+
+
+@pytest.mark.parametrize(
+    ("learner", "control"),
+    [
+        ("targets", "macro"),
+        *(pytest.param(*case, marks=pytest.mark.slow)
+          for case in (("cameras", "flat"), ("cameras", "continuous"), ("targets", "flat"))),
+    ],
+)  # fmt: skip
+def test_policies_of_runs_are_opponents(learner, control):
+    size = {"cameras": 86, "targets": 81}[learner]
+    settings = {"opponent": "run:somewhere", "opponent_control": control, "learner": learner, "control": "continuous"}
+    env = envs_jax.make(SMALL, guests={"opponent": a_guest(size, control)}, **settings)
+    params = env.default_params
+
+    @jax.jit
+    def play(keys):
+        _, game = jax.vmap(env.reset)(keys[0])
+        ends = []
+        for now in keys[1:]:
+            action = jnp.zeros((len(now), 2, 2))
+            game = jax.vmap(env.step_env, (0, 0, 0, None))(now, game, action, params)[1]
+            ends.append(game)
+        return ends
+
+    first, second = play(jax.random.split(jax.random.key(1), (3, 3)))
+    assert first.opponent.age.tolist() == [1] * 3
+    moved = first.world.target_loc - second.world.target_loc
+    turned = first.world.orientation_deg - second.world.orientation_deg
+    assert (np.abs(moved).max() > 0) == (learner == "cameras") and (np.abs(turned).max() > 0) == (learner == "targets")
+    if control == "macro":
+        assert np.array_equal(first.opponent.action, second.opponent.action)
+        assert second.opponent.carry.tolist() == first.opponent.carry.tolist() == [[1, 1]] * 3
+    with pytest.raises(ValueError, match="opponent: this policy does not act as 2 agents with observations of"):
+        envs_jax.make(SMALL, guests={"opponent": a_guest(size + 1, control)}, **settings)
+    with pytest.raises(ValueError, match="opponent run:somewhere: runs are opened by purerl"):
+        envs_jax.make(SMALL, **settings)

@@ -1,0 +1,96 @@
+"""What the members of a team see, what they may choose, and what their choices mean, with the batch last.
+
+Reading order: `Setup` (static choices), `members`, `action_space`, `motions` (what actions mean), `observed`, `legal`.
+"""
+
+from typing import Literal, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from envs_jax.mate import actions, macro, rewards, transforms
+from envs_jax.mate.config import Control, Learner
+from envs_jax.mate.params import Params, Rules
+from envs_jax.mate.state import State
+from envs_jax.mate.transforms import Options
+from envs_jax.spaces import Box, Discrete
+
+Team = Literal["cameras", "targets"]
+
+
+class Setup(NamedTuple):
+    """Static choices."""
+
+    rules: Rules
+    learner: Learner
+    control: Control
+    frame_skip: int
+    levels: int
+    """Of each component of an action that is chosen from a grid."""
+    encoding: macro.Encoding
+    reward_reduction: rewards.Reduction
+    cameras: Options
+    targets: Options
+    rescale: bool
+    state_scale: bool
+
+    @property
+    def learners(self) -> tuple[Team, ...]:
+        return ("cameras", "targets") if self.learner == "both" else (self.learner,)
+
+
+def members(team: Team, rules: Rules) -> int:
+    return rules.num_cameras if team == "cameras" else rules.num_targets
+
+
+def observation_size(team: Team, setup: Setup) -> int:
+    if team == "cameras":
+        return setup.rules.camera_observation_size - setup.cameras.drop_index
+    return setup.rules.target_observation_size - setup.targets.drop_index
+
+
+def action_space(teams: tuple[Team, ...], control: Control, setup: Setup, params: Params) -> Box | Discrete:
+    """Of all members of the teams, one after the other. Needs concrete parameters."""
+    count = sum(members(team, setup.rules) for team in teams)
+    if control == "macro":
+        each = macro.action_space(setup.encoding, setup.rules.num_targets)
+        return Discrete(each.n, (count, *each.shape))
+    if control == "flat":
+        return Discrete(setup.levels**2, (count,))
+    limits = {
+        "cameras": [float(params.camera_rotation_step_deg), float(params.camera_zooming_step_deg)],
+        "targets": [float(params.target_step_size)] * 2,
+    }
+    limit = np.array([limits[team] for team in teams for _ in range(members(team, setup.rules))], np.float32)
+    return Box(-limit, limit, (count, 2))
+
+
+def motions(team: Team, control: Control, action, world: State, params: Params, setup: Setup):
+    """What a team's actions (N, ..., B) mean in a frame, (N, 2, B): rotation and zoom in degrees, or motion."""
+    if control == "continuous":
+        return action
+    if control == "macro":
+        return macro.executor(subset(action, setup), world, params)
+    if team == "cameras":
+        return actions.camera_action(action, setup.levels, params)
+    return actions.target_action(action, setup.levels, world.layout.step_size)
+
+
+def subset(action, setup: Setup):
+    """Targets (C, T, B) that macro actions (C, ..., B) select."""
+    chosen = macro.to_subset(setup.encoding, jnp.moveaxis(action, -1, 1), setup.rules.num_targets)
+    return jnp.moveaxis(chosen, 1, -1)
+
+
+def observed(team: Team, world: State, params: Params, setup: Setup):
+    """(N, d, B)"""
+    if team == "cameras":
+        return transforms.camera_observation(world, params, setup.cameras)
+    return transforms.target_observation(world, params, setup.targets)
+
+
+def legal(world: State, setup: Setup):
+    """Which macro actions select visible targets alone, bool (C, n, B), of the factored encoding (C, T, 2, B)."""
+    visible = transforms.targets_seen(world, setup.cameras)
+    allowed = macro.valid_actions(setup.encoding, jnp.moveaxis(visible, -1, 1))
+    return jnp.moveaxis(allowed, 1, -1)
