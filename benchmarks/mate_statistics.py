@@ -39,10 +39,8 @@ def played(
     # A mixture does not give each the same number.
     count = episodes if alone else int(1.5 * episodes * len(cameras))
     starts = reset.all_of(reset.draw_pool(key_start, count, params, rules))
-    play = jax.jit(
-        partial(matches.play, cameras=mixture(dict.fromkeys(cameras, 1.0), cameras), targets=targets, rules=rules,
-                frames=LONGEST)
-    )  # fmt: skip
+    teams = matches.Teams(mixture(dict.fromkeys(cameras, 1.0), cameras), targets)
+    play = jax.jit(partial(matches.play, teams=teams, rules=rules, frames=LONGEST))
     match, memory = jax.device_get(play(key_play, starts, params=params))
     found = {}
     for number, name in enumerate(cameras):

@@ -1,4 +1,7 @@
-"""Matches between scripted players: whole episodes of many worlds, one number per episode.
+"""Matches between scripted players.
+
+Reading order: `Match` and `play` (whole episodes of many worlds, one number per episode), `film` (one world, frame by
+frame).
 
 Source of the figures: specification, sections 8 and 21.
 """
@@ -10,8 +13,8 @@ import jax.numpy as jnp
 
 from envs_jax.mate.params import Params, Rules
 from envs_jax.mate.players import Player
-from envs_jax.mate.state import Noise, State
-from envs_jax.mate.transition import transition
+from envs_jax.mate.state import Metrics, Noise, State
+from envs_jax.mate.transition import Frame, transition
 
 EARLY_FRAMES = 500
 """Most targets carry something in these."""
@@ -42,15 +45,17 @@ class Match(NamedTuple):
 
 class _World(NamedTuple):
     state: State
-    cameras: Any
-    targets: Any
+    memories: tuple[Any, Any]
     sums: Match
     active: jax.Array
 
 
-def play(
-    key: jax.Array, starts: State, cameras: Player, targets: Player, params: Params, rules: Rules, frames: int
-) -> tuple[Match, Any]:
+class Teams(NamedTuple):
+    cameras: Player
+    targets: Player
+
+
+def play(key: jax.Array, starts: State, teams: Teams, params: Params, rules: Rules, frames: int) -> tuple[Match, Any]:
     """Play all `starts` (leaves [episodes, ...]) at once to their ends, at most `frames` frames; jittable.
 
     Returns:
@@ -59,25 +64,12 @@ def play(
     episodes = starts.steps.shape[0]
     zero = jnp.zeros((), params.max_team_reward.dtype)
 
-    def drawn(player: Player, key: jax.Array) -> Any:
-        return player.draw(jax.random.bits(key, (player.num_words(rules),), jnp.uint32), rules)
-
     def begin(key: jax.Array, state: State) -> _World:
-        key_cameras, key_targets = jax.random.split(key)
-        return _World(
-            state,
-            cameras.start(drawn(cameras, key_cameras), state, params),
-            targets.start(drawn(targets, key_targets), state, params),
-            Match(*[zero] * len(Match._fields)),
-            jnp.ones((), bool),
-        )
+        memories = _memories(key, state, teams, params, rules)
+        return _World(state, memories, Match(*[zero] * len(Match._fields)), jnp.ones((), bool))
 
     def frame(world: _World, key: jax.Array) -> _World:
-        key_noise, key_cameras, key_targets = jax.random.split(key, 3)
-        state = world.state
-        camera_memory, turn = cameras.act(world.cameras, state, drawn(cameras, key_cameras), params)
-        target_memory, move = targets.act(world.targets, state, drawn(targets, key_targets), params)
-        state, brought = transition(state, turn, move, draw_noise(key_noise, params, rules), params, rules)
+        state, memories, brought = _frame(key, world.state, world.memories, teams, params, rules)
         seen, sums = brought.metrics, world.sums
         early = state.steps <= EARLY_FRAMES
         sums = Match(
@@ -90,7 +82,7 @@ def play(
             camera_return=sums.camera_return - brought.reward,
         )
         goes_on = world.active & ~(brought.terminated | brought.truncated)
-        after = _World(state, camera_memory, target_memory, sums, goes_on)
+        after = _World(state, memories, sums, goes_on)
         return jax.tree.map(lambda old, new: jnp.where(world.active, new, old), world, after)
 
     def every_world(carried: tuple[jax.Array, jax.Array, _World]) -> tuple[jax.Array, jax.Array, _World]:
@@ -110,4 +102,42 @@ def play(
         coverage_rate=sums.coverage_rate / length,
         early_coverage_rate=sums.early_coverage_rate / jnp.minimum(length, EARLY_FRAMES),
         real_coverage_rate=sums.real_coverage_rate / length,
-    ), worlds.cameras
+    ), worlds.memories[0]
+
+
+def film(
+    key: jax.Array, start: State, teams: Teams, params: Params, rules: Rules, frames: int
+) -> tuple[State, Metrics]:
+    """States before `frames` frames and the figures after them, leaves [frames, ...]; also beyond the episode's end."""
+
+    def frame(carried: tuple[State, Any], key: jax.Array) -> tuple[tuple[State, Any], tuple[State, Metrics]]:
+        state, memories, brought = _frame(key, *carried, teams, params, rules)
+        return (state, memories), (carried[0], brought.metrics)
+
+    key_start, key_play = jax.random.split(key)
+    memories = _memories(key_start, start, teams, params, rules)
+    return jax.lax.scan(frame, (start, memories), jax.random.split(key_play, frames))[1]
+
+
+def _memories(key: jax.Array, state: State, teams: Teams, params: Params, rules: Rules) -> tuple[Any, Any]:
+    """Of both teams at the start of an episode."""
+    keys = jax.random.split(key)
+    each = zip(teams, keys, strict=True)
+    cameras, targets = (player.start(_drawn(player, key, rules), state, params) for player, key in each)
+    return cameras, targets
+
+
+def _frame(
+    key: jax.Array, state: State, memories: tuple[Any, Any], teams: Teams, params: Params, rules: Rules
+) -> tuple[State, tuple[Any, Any], Frame]:
+    key_noise, *keys = jax.random.split(key, 3)
+    each = zip(teams, memories, keys, strict=True)
+    (cameras, turn), (targets, move) = (
+        player.act(memory, state, _drawn(player, key, rules), params) for player, memory, key in each
+    )
+    state, brought = transition(state, turn, move, draw_noise(key_noise, params, rules), params, rules)
+    return state, (cameras, targets), brought
+
+
+def _drawn(player: Player, key: jax.Array, rules: Rules) -> Any:
+    return player.draw(jax.random.bits(key, (player.num_words(rules),), jnp.uint32), rules)

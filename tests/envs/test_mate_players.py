@@ -384,9 +384,9 @@ def short_game():
         **CAMERAS,
         "assigned": watching(lambda key, state, params: baselines.privileged(state), baselines.aim_at, 5),
     }
-    teams = [mixture(dict.fromkeys(players, 1.0), players) for players in (cameras, TARGETS)]
+    teams = matches.Teams(*[mixture(dict.fromkeys(players, 1.0), players) for players in (cameras, TARGETS)])
     starts = jax.tree.map(lambda x: np.stack([x] * 3), scene())
-    play = jax.jit(lambda key, starts, params: matches.play(key, starts, *teams, params, RULES, 6))
+    play = jax.jit(lambda key, starts, params: matches.play(key, starts, teams, params, RULES, 6))
     return jax.tree.map(np.asarray, play(jax.random.key(0), starts, PARAMS))
 
 
