@@ -15,6 +15,7 @@ from envs_jax.base import Assessment, Column, Environment, Guest
 from envs_jax.mate import macro
 from envs_jax.mate.config import GUEST, MACRO_FRAMES, MateConfig
 from envs_jax.mate.game import Functions, GameParams
+from envs_jax.mate.guidance import guidance_of
 from envs_jax.mate.opponents import Opponent, guest, scripted
 from envs_jax.mate.params import Params, Preset, Rules, params_of, rules_of
 from envs_jax.mate.reset import draw_pool
@@ -69,6 +70,7 @@ def build(config: MateConfig, name: str, preset: Preset, guests: Mapping[str, Gu
         agent_names=agent_names(config, rules),
         global_state=functions.global_state,
         action_mask=functions.action_mask if setup.control == "macro" else None,
+        guidance=guidance_of(setup),
         assessment=Assessment(columns=COLUMNS),
     )
 

@@ -123,7 +123,7 @@ class Functions:
         seed = jnp.stack([seed[0], seed[1] + frame * jnp.uint32(0x9E3779B1)])
         words = expanded(seed, own + (0 if opponent is None else opponent.num_words))
         u = uniform_01(words[:own])
-        transmit = u[:pairs].reshape(rules.num_cameras, rules.num_targets, -1) < params.transmittance
+        transmit = u[:pairs].reshape(rules.num_cameras, rules.num_targets, *u.shape[1:]) < params.transmittance
         return Noise(transmit, u[pairs:]), () if opponent is None else opponent.draw(words[own:])
 
     def moves(self, world: State, memory, action, draws, params: GameParams):

@@ -47,21 +47,20 @@ def move_targets(loc, action, layout: Layout):
 
 
 def _past_disc(x, y, dx, dy, centre, radius):
-    """The step (dx, dy) from (x, y), (T, ...) each, past one disc with centre (2, ...)."""
+    """The step (dx, dy) from (x, y), (T, ...) each, past one disc with centre (2, ...).
+
+    With q the point of contact, what is added to the step is pushed * (q - centre); q is the start plus a share of it.
+    """
     rel_x, rel_y = centre[0] - x, centre[1] - y
-    distance = jnp.sqrt(rel_x**2 + rel_y**2)
-    length = jnp.sqrt(dx**2 + dy**2)
-    ahead = rel_x * dx + rel_y * dy
-    inside = (length == 0.0) | (distance < radius)
-    safe = jnp.where(inside, 1.0, distance * length)
-    cosine = jnp.minimum(1.0, ahead / safe)
-    aside = distance**2 * (1.0 - cosine**2)
-    half = jnp.sqrt(jnp.maximum(radius**2 - aside, 0.0))
-    free = jnp.maximum(0.0, distance * cosine - half)
-    touches = (distance < length + radius) & (ahead >= 0.0) & (aside < radius**2) & (free < length)
-    share = free / jnp.where(inside, 1.0, length)
-    pushed = jnp.where(touches & ~inside, (length - free) * half / jnp.where(touches, radius**2, 1.0), 0.0)
-    # From the centre to the point of contact, outwards.
-    out_x, out_y = dx * share - rel_x, dy * share - rel_y
-    sign = jnp.where(inside, -1.0, 1.0)
-    return sign * dx + pushed * out_x, sign * dy + pushed * out_y
+    squared, apart, reach = dx * dx + dy * dy, rel_x * rel_x + rel_y * rel_y, radius * radius
+    inside = (squared == 0.0) | (apart < reach)
+    length = jnp.sqrt(squared)
+    inverse = 1.0 / jnp.where(squared == 0.0, 1.0, length)
+    ahead = (rel_x * dx + rel_y * dy) * inverse
+    depth = reach - (apart - ahead * ahead)
+    half = jnp.sqrt(jnp.maximum(depth, 0.0))
+    free = jnp.maximum(0.0, ahead - half)
+    touches = (ahead >= 0.0) & (depth > 0.0) & (free < length) & ~inside
+    pushed = jnp.where(touches, (length - free) * half / jnp.where(reach > 0.0, reach, 1.0), 0.0)
+    kept = jnp.where(inside, -1.0, 1.0) + pushed * free * inverse
+    return kept * dx - pushed * rel_x, kept * dy - pushed * rel_y
