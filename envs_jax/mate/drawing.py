@@ -80,7 +80,7 @@ def draw_moment(ax: Axes, moment: Moment, title: str = "") -> None:
         ax.add_patch(Polygon(outline, fc=VIEW, ec=VIEW, alpha=0.28, lw=0.8, zorder=1))
     for c, (place, radius) in enumerate(zip(layout.camera_loc, layout.camera_radius, strict=True)):
         ax.add_patch(Circle(place, float(radius), fc="white", ec="black", lw=1.0, zorder=4))
-        ax.text(*place, str(c), ha="center", va="center", fontsize=6, zorder=5)
+        ax.text(place[0], place[1], str(c), ha="center", va="center", fontsize=6, zorder=5)
     for t, place in enumerate(state.target_loc):
         _draw_target(ax, t, place, state)
     side = 1.02 * TERRAIN
@@ -92,10 +92,11 @@ def draw_moment(ax: Axes, moment: Moment, title: str = "") -> None:
 
 def _draw_warehouse(ax: Axes, centre: np.ndarray, remaining: int, awaiting: int) -> None:
     """A square, filled while something waits in it, with the units that wait and those that have yet to arrive."""
-    corner, side = centre - WAREHOUSE_RADIUS, 2 * WAREHOUSE_RADIUS
+    (x, y), side = centre.tolist(), 2 * WAREHOUSE_RADIUS
     face = STOCK if remaining else "white"
+    corner = x - WAREHOUSE_RADIUS, y - WAREHOUSE_RADIUS
     ax.add_patch(Rectangle(corner, side, side, fc=face, ec=STOCK, alpha=0.5, lw=1.2, zorder=2))
-    ax.text(*centre, f"{remaining}\n{awaiting}", ha="center", va="center", fontsize=7, linespacing=1.1, zorder=5)
+    ax.text(x, y, f"{remaining}\n{awaiting}", ha="center", va="center", fontsize=7, linespacing=1.1, zorder=5)
 
 
 def _draw_target(ax: Axes, t: int, place: np.ndarray, state: State) -> None:

@@ -6,7 +6,7 @@ drawn in `drawing`.
 
 from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -55,7 +55,7 @@ def figures(material: Material) -> dict[str, Figure | Animation]:
     return drawn
 
 
-def film_of(records: Mapping[str, np.ndarray], episode: int = 0) -> Film:
+def film_of(records: Mapping[str, Any], episode: int = 0) -> Film:
     """An episode of `envs_jax.episodes.play`, decision by decision."""
     active = np.asarray(records["active"][episode], bool)
     states = jax.tree.map(lambda x: np.asarray(x[episode])[active], records["state"].world)
