@@ -1,11 +1,12 @@
-"""What algorithms with a replay share: configuration keys, collection into the replay, warm-up, the update call.
+"""What algorithms with a replay share: collection into the replay, warm-up, the update call.
 
-Reading order: `ReplayConfig`, `Source` (an environment whose steps become replay items), `State` and `advanced` (one
-update call), n-step windows, batches.
+Reading order: `Source` (an environment whose steps become replay items), `State` and `advanced` (one update call),
+n-step windows, batches. Configuration keys are in `purerl.learn.replay_config`.
 
 An item of the replay is a sequence: one transition (`sequence_length` 1) or a whole episode of fixed length. Networks
 start every item with an empty memory. With `n_step` above 1 a transition covers up to that many steps, fewer where its
-episode ends; the newest `n_step - 1` steps of every environment wait until their windows are complete.
+episode ends; the newest `n_step - 1` steps of every environment wait until their windows are complete. Or items are
+what a function of the source's own cuts from the steps (`purerl.learn.chunks`).
 """
 
 import dataclasses
@@ -15,101 +16,40 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import struct
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from envs_jax.base import Environment
 from purerl.learn import rollout, sharding
 from purerl.learn.buffers import Ring, Sequences, make_ring, push, sample_indices
-from purerl.learn.optimizers import OptimizerName, Schedule
+from purerl.learn.replay_config import ReplayConfig, RingConfig
 from purerl.learn.returns import discount_of
 from purerl.nets.actions import Actions, Choices
-from purerl.nets.networks import NetworkConfig, initial_carry
+from purerl.nets.networks import initial_carry
 from purerl.types import Data
-from purerl.validation import StepCount
 
-WIDE = NetworkConfig(hidden_sizes=(256, 256))
+Exploring = tuple[rollout.Act, rollout.Draw]
+"""How an algorithm acts where it has not learned yet."""
 
 IDLE = 0.05
 """Actions up to this magnitude (in units) count as idle in the report of the warm-up."""
 
 
-class ReplayConfig(BaseModel):
-    """Keys that every algorithm with a replay has; each adds its own and its defaults."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    total_env_steps: StepCount = 100_000
-    num_envs: int = Field(1, gt=0, description="environments stepped in parallel")
-    steps_per_update: int = Field(1, gt=0, description="steps of every environment per update call")
-    sequence_length: int = Field(1, gt=0, description="1: transitions; otherwise the episode length")
-    updates_per_step: float = Field(1.0, gt=0, description="gradient updates per environment step")
-    warmup_steps: int = Field(5000, ge=0, description="environment steps before the first update")
-    buffer_size: int = Field(200_000, gt=0, description="environment steps kept")
-    batch_size: int = Field(256, gt=0, description="sequences per gradient update")
-    gamma: float = Field(0.99, ge=0, le=1)
-    n_step: int = Field(1, ge=1, description="rewards before the bootstrap; fewer where an episode ends")
-    lr_schedule: Schedule = Schedule()
-    optimizer: OptimizerName = "adam"
-    max_grad_norm: float = Field(1.0, gt=0)
-    actor: NetworkConfig = WIDE
-
-    @model_validator(mode="after")
-    def _whole_sequences(self):
-        if self.recurrent and self.sequence_length == 1:
-            raise ValueError("recurrent networks need sequence_length = episode length, not 1")
-        if self.sequence_length > 1 and self.steps_per_update != self.sequence_length:
-            raise ValueError("steps_per_update must equal sequence_length when whole episodes are stored")
-        if self.gradient_steps() < 1:
-            raise ValueError(f"updates_per_step {self.updates_per_step} gives no gradient update per update call "
-                             f"({self.env_steps()} environment steps): make one of them larger")  # fmt: skip
-        return self
-
-    @property
-    def recurrent(self) -> bool:
-        return self.actor.recurrent
-
-    def env_steps(self) -> int:
-        """Environment steps of one update call."""
-        return self.num_envs * self.steps_per_update
-
-    def gradient_steps(self) -> int:
-        """Gradient updates of one update call."""
-        return round(self.env_steps() * self.updates_per_step)
-
-    def items_per_push(self) -> int:
-        return self.env_steps() // self.sequence_length
-
-    def capacity(self) -> int:
-        """Items of the ring: whole pushes, at least one."""
-        items = self.items_per_push()
-        return max(self.buffer_size // self.sequence_length // items, 1) * items
-
-    def warmup_pushes(self) -> int:
-        """Update calls' worth of steps before the first gradient."""
-        return max(-(-self.warmup_steps // self.env_steps()), 1)
-
-    def num_updates(self) -> int:
-        return max(self.total_env_steps // self.env_steps(), 1)
-
-    def learning_rate_factor(self, gradient_steps):
-        """Schedule at a number of gradient steps done, as a factor of the base rates."""
-        env_steps = gradient_steps * (self.env_steps() / self.gradient_steps())
-        return self.lr_schedule.factor(env_steps, self.total_env_steps)
-
-
 class Source(NamedTuple):
     """Where experience comes from: an environment (with an agent axis) whose steps become replay items."""
 
-    config: ReplayConfig
+    config: RingConfig
     env: Environment
     actions: Actions | Choices
     agents: int
     obs_dim: int
     reward_scale: float
+    memory_of: Callable[[tuple[int, ...]], Any]
+    """The actor's empty memory for a batch shape, which includes the agents."""
+    cut: Callable[[rollout.Steps], Sequences] | None = None
+    """Items of steps [waiting + T, B, A, ...]; None: transitions over n steps, or whole episodes."""
 
     def empty_memory(self, batch_shape):
         """The actor's memory at the start of an episode."""
-        return initial_carry(self.config.actor, (*batch_shape, self.agents))
+        return self.memory_of((*batch_shape, self.agents))
 
     def collect(
         self, params, worlds: rollout.Worlds, act: rollout.Act, draw: rollout.Draw, key, num_steps: int | None = None
@@ -123,8 +63,14 @@ class Source(NamedTuple):
         """`(replay items, recent)` of the steps [T, B, A, ...] of one update call.
 
         Args:
-            recent: the steps whose windows are open; None where no item covers several steps.
+            recent: the steps that wait; None where none do.
         """
+        if self.cut is not None:
+            steps = (
+                steps if recent is None else jax.tree.map(lambda old, new: jnp.concatenate([old, new]), recent, steps)
+            )
+            waiting = None if recent is None else jax.tree.map(lambda x: x[self.config.steps_per_update :], steps)
+            return self.cut(steps), waiting
         steps = self._recorded(steps)
         if recent is None:
             if steps.facts.alive is not None:
@@ -152,7 +98,7 @@ class Source(NamedTuple):
         """
         each = (steps.action, steps.reward, steps.terminated, steps.facts.alive, span)
         ends = ((steps.obs, steps.final_obs), (steps.facts.legal, steps.final_facts.legal))
-        if self.config.sequence_length == 1:
+        if self.config.item_steps() == 1:
             items = self.config.items_per_push()
             obs, legal = (
                 None if a is None else jnp.stack([a, b]).reshape(2, items, *a.shape[2:]) for a, b in ends
@@ -163,15 +109,18 @@ class Source(NamedTuple):
         action, reward, terminated, alive, span = each
         return Sequences(obs, action, reward, terminated, legal, alive, span)  # type: ignore[arg-type]
 
-    def fill(self, params, key_worlds, key_warm, memory, gamma, guided: bool):
-        """Fresh environments after the warm-up, a replay with its steps, the steps whose windows are open, and how many
-        steps of agents it took.
+    def fill(self, params, key_worlds, key_warm, memory, gamma, guided: bool, exploring: Exploring | None = None):
+        """Fresh environments after the warm-up, a replay with its steps, the steps that wait, and how many steps of
+        agents it took.
 
         Args:
             params: of the environment.
             memory: what `worlds.carry` is at the start.
             guided: warm up with the environment's rule instead of uniform actions.
+            exploring: how to warm up instead of either.
         """
+        if exploring is not None:
+            return self._filled(params, key_worlds, key_warm, memory, gamma, *exploring)
         env, config = self.env, self.config
         if guided and env.guidance.guided_action is None:
             raise ValueError(f"algo: guided_warmup needs a rule to warm up with, and {env.name} has none")
@@ -189,18 +138,23 @@ class Source(NamedTuple):
                 action = self.actions.uniform(drawn, rollout.facts_of(env, params, worlds.state).legal)
             return action, worlds.carry, None
 
+        return self._filled(params, key_worlds, key_warm, memory, gamma, act, draw)
+
+    def _filled(self, params, key_worlds, key_warm, memory, gamma, act: rollout.Act, draw: rollout.Draw):
+        config = self.config
+
         def body(carry, key, _):
             worlds, ring, recent, agent_steps = carry
             worlds, steps, tally = self.collect(params, worlds, act, draw, key)
             items, recent = self.items(recent, steps, gamma)
             return (worlds, push(ring, items), recent, agent_steps + tally.agent_steps), None
 
-        worlds = rollout.start_worlds(env, params, key_worlds, config.num_envs, memory)
+        worlds = rollout.start_worlds(self.env, params, key_worlds, config.num_envs, memory)
         recent, agent_steps = None, jnp.zeros((), jnp.int32)
-        if config.sequence_length == 1 and config.n_step > 1:
+        if config.waiting_steps():
             key_warm, key_recent = jax.random.split(key_warm)
-            worlds, steps, tally = self.collect(params, worlds, act, draw, key_recent, config.n_step - 1)
-            recent, agent_steps = self._recorded(steps), tally.agent_steps
+            worlds, steps, tally = self.collect(params, worlds, act, draw, key_recent, config.waiting_steps())
+            recent, agent_steps = steps if self.cut else self._recorded(steps), tally.agent_steps
 
         def one_push():
             steps = self.collect(params, worlds, act, draw, key_warm)[1]
@@ -212,8 +166,8 @@ class Source(NamedTuple):
 
     def warmup_env_steps(self) -> int:
         """Environment steps that `fill` takes."""
-        waiting = self.config.n_step - 1 if self.config.sequence_length == 1 else 0
-        return self.config.warmup_pushes() * self.config.env_steps() + waiting * self.config.num_envs
+        config = self.config
+        return config.warmup_pushes() * config.env_steps() + config.waiting_steps() * config.num_envs
 
     def warmup_report(self, ring: Ring) -> dict[str, jax.Array]:
         """Shares of negative, idle and positive actions in a fresh replay, and the share of the range they span."""
@@ -244,7 +198,15 @@ def source_of(
             f"{env.episode_length or 'varying'} steps; use 1 (feed-forward) or that length"
         )
     agents, obs_dim = env.observation_space(env_params).shape
-    return Source(config, env, actions, agents, obs_dim, reward_scale)
+    return Source(
+        config,
+        env,
+        actions,
+        agents,
+        obs_dim,
+        reward_scale,
+        lambda batch_shape: initial_carry(config.actor, batch_shape),
+    )
 
 
 @struct.dataclass
@@ -262,7 +224,7 @@ class State:
     learner: Learner
     ring: Ring
     recent: rollout.Steps | None
-    """Steps that wait for their n-step window to close."""
+    """Steps that wait for their n-step window to close, or for the chunk that they warm up."""
     worlds: rollout.Worlds
     key: jax.Array
     updates: jax.Array
@@ -272,17 +234,20 @@ class State:
     """Steps of agents in the warm-up; the first update tells them with its own, then it is zero."""
 
 
-def first_state(source: Source, data: Data, keys, params, target, optimizer, memory, hparams, guided: bool) -> State:
+def first_state(
+    source: Source, data: Data, keys, params, target, optimizer, memory, hparams, guided: bool = False,
+    exploring: Exploring | None = None,
+) -> State:  # fmt: skip
     """The state after the warm-up.
 
     Args:
         keys: `(worlds, warm-up, run)`.
         target: copied, because the state is donated and the same buffer must not appear in it twice.
-        memory, guided: as for `Source.fill`.
+        memory, guided, exploring: as for `Source.fill`.
     """
     key_worlds, key_warm, key_run = keys
     worlds, ring, recent, agent_steps = source.fill(
-        data.env_params, key_worlds, key_warm, memory, hparams.gamma, guided
+        data.env_params, key_worlds, key_warm, memory, hparams.gamma, guided, exploring
     )
     zero = jnp.zeros((), jnp.int32)
     learner = Learner(params, jax.tree.map(jnp.copy, target), optimizer, zero)

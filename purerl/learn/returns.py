@@ -14,7 +14,9 @@ def discount_of(gamma: jax.Array | float, frames_t: jax.Array | None) -> jax.Arr
     return gamma if frames_t is None else gamma**frames_t
 
 
-def n_step_returns(r_t: jax.Array, discount_t: jax.Array, v_tp1: jax.Array, n: int) -> jax.Array:
+def n_step_returns(
+    r_t: jax.Array, discount_t: jax.Array, v_tp1: jax.Array, n: int, truncated_t: jax.Array | None = None
+) -> jax.Array:
     """n-step bootstrapped returns inside one sequence (Sutton and Barto 2018, eq. 7.1).
 
     Args:
@@ -22,14 +24,18 @@ def n_step_returns(r_t: jax.Array, discount_t: jax.Array, v_tp1: jax.Array, n: i
         discount_t: gamma * (1 - terminated) [T, ...]; zero cuts the bootstrap.
         v_tp1: value of the observation after each step [T, ...], that of the final observation included.
         n: steps until the bootstrap; windows that reach past the end bootstrap from the last observation.
+        truncated_t: bool [T, ...]; a window ends with such a step and bootstraps there, because the next step belongs
+            to another episode. None: the sequence is of one episode.
 
     Returns:
         [T, ...] estimates of the return from each step. `n >= T` is Monte Carlo with a final bootstrap.
     """
     chex.assert_equal_shape([r_t, discount_t, v_tp1])
-    estimate = r_t + discount_t * v_tp1
+    one_step = estimate = r_t + discount_t * v_tp1
     for _ in range(min(n, r_t.shape[0]) - 1):
         longer = r_t[:-1] + discount_t[:-1] * estimate[1:]
+        if truncated_t is not None:
+            longer = jnp.where(truncated_t[:-1], one_step[:-1], longer)
         estimate = jnp.concatenate([longer, estimate[-1:]])
     return estimate
 

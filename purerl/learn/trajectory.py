@@ -54,6 +54,16 @@ class Team(NamedTuple):
 
         return jax.tree.map(one, tree)
 
+    def ungrouped(self, tree: Any) -> Any:
+        """The inverse of `grouped`, with time: leaves [T, B, A, ...]."""
+
+        def one(x):
+            if self.shared:
+                return x.reshape(x.shape[0], -1, self.agents, *x.shape[2:])
+            return jnp.moveaxis(x, 0, 2)
+
+        return jax.tree.map(one, tree)
+
     def step(self, function: Callable[..., Any], params: Any, carry: Any, obs: jax.Array) -> tuple[Any, Any]:
         """`function(params, carry, obs)` of acting agents: leaves of carry, obs and results are [..., A, f]."""
         if self.shared:

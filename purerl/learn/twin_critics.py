@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from envs_jax.base import Environment
 from purerl.learn.buffers import Sequences
-from purerl.learn.replay import WIDE, ReplayConfig
+from purerl.learn.replay_config import WIDE, ReplayConfig
 from purerl.nets.actions import Actions, Choices
 from purerl.nets.critics import CriticArch, Critics, Preview, Reduction, reduce_twins
 from purerl.nets.distributions import Categorical

@@ -1,4 +1,4 @@
-"""Networks: a core (convolutions, then memory over time, or neither) and a multilayer perceptron on top.
+"""Networks: a core (convolutions, layers, then memory over time, or none of it) and a multilayer perceptron on top.
 
 Reading order: `NetworkConfig`, `Core`, `convolved`, `Head`, `Network` (both as functions of parameters). Time is the
 first axis, batch the second. Parameters are plain dicts.
@@ -74,6 +74,7 @@ class NetworkConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     conv: ConvConfig | None = Field(None, description="look at the observation as a picture first")
+    encoder_sizes: tuple[Width, ...] = Field((), max_length=MOST_LAYERS, description="layers before the memory")
     cell: Literal["lstm", "gru"] = Field("lstm", description="kind of the recurrent layers")
     lstm_hidden_size: int = Field(0, ge=0, le=65_536, description="width of the recurrent layers; 0: feed-forward")
     lstm_num_layers: int = Field(1, ge=1, le=MOST_LAYERS, description="recurrent layers")
@@ -87,7 +88,7 @@ class NetworkConfig(BaseModel):
 
 
 class Core(nn.Module):
-    """Convolutions and memory over time: stacked recurrent layers. The identity where a network has neither."""
+    """Convolutions, layers and memory over time: stacked recurrent layers. The identity where a network has none."""
 
     config: NetworkConfig
 
@@ -101,13 +102,19 @@ class Core(nn.Module):
 
     def look(self, xs):
         """Features [..., f] of observations [..., d]."""
-        c = self.config.conv
-        if c is None:
+        c, activation = self.config.conv, ACTIVATIONS[self.config.activation]
+        if c is None and not self.config.encoder_sizes:
             return xs
-        h = xs.reshape(-1, *c.grid)
-        for i, width in enumerate(c.features):
-            p = self.param(f"conv_{i}", _init_conv, (c.kernel, c.kernel, h.shape[-1], width))
-            h = ACTIVATIONS[self.config.activation](convolved(h, p["kernel"], c.stride) + p["bias"])
+        h = xs.reshape(-1, xs.shape[-1])
+        if c is not None:
+            h = h.reshape(-1, *c.grid)
+            for i, width in enumerate(c.features):
+                p = self.param(f"conv_{i}", _init_kernel, (c.kernel, c.kernel, h.shape[-1], width))
+                h = activation(convolved(h, p["kernel"], c.stride) + p["bias"])
+            h = h.reshape(h.shape[0], -1)
+        for i, width in enumerate(self.config.encoder_sizes):
+            p = self.param(f"encoder_{i}", _init_kernel, (h.shape[-1], width))
+            h = activation(h @ p["kernel"] + p["bias"])
         return h.reshape(*xs.shape[:-1], -1)
 
     @nn.compact
@@ -137,7 +144,7 @@ class Core(nn.Module):
         return jnp.concatenate([h, x], axis=-1) if self.config.recurrent and self.config.lstm_skip else h
 
 
-def _init_conv(key: jax.Array, shape: tuple[int, ...]) -> dict[str, jax.Array]:
+def _init_kernel(key: jax.Array, shape: tuple[int, ...]) -> dict[str, jax.Array]:
     return {"kernel": nn.initializers.lecun_uniform()(key, shape), "bias": jnp.zeros(shape[-1:])}
 
 

@@ -11,7 +11,8 @@ from envs_jax.base import Environment
 from envs_jax.spaces import Box
 from purerl.learn import rollout
 from purerl.learn.buffers import push
-from purerl.learn.replay import ReplayConfig, discounts, n_step_windows, source_of, to_batch
+from purerl.learn.replay import discounts, n_step_windows, source_of, to_batch
+from purerl.learn.replay_config import ReplayConfig
 from purerl.learn.twin_critics import critics_of
 from purerl.nets.actions import actions_of
 
