@@ -14,9 +14,14 @@ ALGORITHMS: dict[str, str] = {
     "bc": "purerl.algos.bc",
     "cql": "purerl.algos.cql",
     "impala": "purerl.algos.impala",
+    "iql": "purerl.algos.qplex",
     "ppo": "purerl.algos.ppo",
+    "qfix": "purerl.algos.qplex",
+    "qmix": "purerl.algos.qplex",
+    "qplex": "purerl.algos.qplex",
     "sac": "purerl.algos.sac",
     "td3": "purerl.algos.td3",
+    "vdn": "purerl.algos.qplex",
 }
 """Name -> module; imported when a configuration asks for it."""
 

@@ -109,14 +109,16 @@ class Panel(NamedTuple):
 
 
 LEARNING_PANELS = (
-    Panel("critic loss", ("critic_loss", "value_loss"), "log"),
+    Panel("critic loss", ("critic_loss", "value_loss", "td_loss"), "log"),
     Panel("actor loss", ("actor_loss", "policy_loss")),
     Panel("entropy of the policy", ("entropy", "target_entropy")),
     Panel("KL divergence", ("approx_kl", "behaviour_kl"), "log"),
     Panel("explained variance of returns", ("explained_variance",)),
     Panel("temperature", ("alpha",), "log"),
     Panel("value at the start: estimate less return", ("q_start_bias", "eval_q_start_bias"), "around_zero"),
-    Panel("critic means over all steps", ("q1_mean_all", "q2_mean_all", "target_mean"), "around_zero"),
+    Panel("critic means over all steps", ("q1_mean_all", "q2_mean_all", "q_tot_mean", "target_mean"), "around_zero"),
+    Panel("weights of the agents' advantages", ("lambda_mean", "lambda_min", "lambda_max", "alpha_mean")),
+    Panel("shares of choices: drawn, greedy", ("epsilon", "hit_prob")),
     Panel("share of saturated actions", ("saturation",)),
     Panel("return per episode", ("return", "eval_return")),
 )

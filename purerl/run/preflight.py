@@ -16,8 +16,8 @@ from purerl.run.runs import Run, require_split, require_training_split, user_inp
 from purerl.run.steps import cases_to_write
 from purerl.types import Data
 
-STATE_KEYS = ("num_envs", "buffer_size", "actor", "critic")
-UPDATE_KEYS = ("num_envs", "steps_per_update", "batch_size", "actor", "critic")
+STATE_KEYS = ("num_envs", "buffer_size", "actor", "critic", "q_network")
+UPDATE_KEYS = ("num_envs", "steps_per_update", "batch_size", "actor", "critic", "q_network")
 
 
 class Prepared(NamedTuple):

@@ -1,0 +1,196 @@
+"""Values of teams: independent Q-learning (IQL), VDN, QMIX, QPLEX and QFIX, feed-forward or with memory, from a replay.
+
+Reading order: `Config`, `HParams`, `make` (one gradient step, update). `name` picks the mixer; everything else is one
+algorithm. `purerl.nets.mixers` has the mixers and their papers, `purerl.nets.utilities` the agents,
+`purerl.learn.teams` how they act and explore, `purerl.learn.joint_values` targets and loss, `purerl.learn.chunks` what
+the replay holds.
+
+Agents choose on their own, greedily but for a share epsilon. Their utilities become one value of the team, which is
+trained to what the team is paid and the target network's value of what follows. Chunks are of one length, whatever the
+length of episodes: a memory starts a chunk as it was when the actor recorded it and is warmed up over `burn_in` steps,
+through which gradients pass but which no loss counts. With `q_network.type: mlp` and `chunk_length: 1` they are
+transitions. One agent and `name: iql` is deep (recurrent) Q-learning.
+
+Deviations: the squared error is averaged over steps and not over episodes; gradients are clipped by their global norm
+before RMSprop sees them; the reward of the team is the mean of what its agents are paid (`team_reward`); lambda-returns
+(`td_lambda`) are not corrected for actions that were not greedy.
+"""
+
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from pydantic import AliasChoices, Field, model_validator
+
+from envs_jax.base import Environment
+from purerl.learn import rollout, sharding
+from purerl.learn.actors import traced
+from purerl.learn.buffers import Ring, take
+from purerl.learn.chunks import chunks_of
+from purerl.learn.joint_values import Parts, TargetConfig, targets, td_loss
+from purerl.learn.optimizers import OptimizerName, loss_step, make_optimizer
+from purerl.learn.replay import Learner, Source, State, advanced, first_state
+from purerl.learn.replay_config import RingConfig
+from purerl.learn.teams import Mixing, Players, TeamConfig, epsilon_after
+from purerl.types import Algorithm, Data
+from purerl.validation import StepCount
+
+
+def _mixer_of_name(keys: dict[str, Any]) -> Any:
+    return keys["name"]
+
+
+class Config(RingConfig, TeamConfig):
+    """Keys beside those of `RingConfig` and `TeamConfig`; some have the names of public code, too."""
+
+    name: Literal["iql", "vdn", "qmix", "qplex", "qfix"] = "qplex"
+    mixer: Mixing = Field(
+        default_factory=_mixer_of_name, description="of qplex: qplex, qplex_atten or adaptive; otherwise the name's own"
+    )
+    total_env_steps: StepCount = Field(1_000_000, validation_alias=AliasChoices("total_env_steps", "total_timesteps"))
+    num_envs: int = Field(32, gt=0, description="environments stepped in parallel")
+    steps_per_update: int = Field(32, gt=0, description="steps of every environment per update call: whole chunks")
+    chunk_length: int = Field(32, gt=0, description="steps of a chunk that losses count")
+    burn_in: int = Field(8, ge=0, description="steps before them that warm up the memory; 0 without one")
+    updates_per_step: float = Field(1 / 64, gt=0, description="gradient updates per environment step")
+    warmup_steps: int = Field(
+        5000, ge=0, validation_alias=AliasChoices("warmup_steps", "learning_starts"),
+        description="environment steps before the first update",
+    )  # fmt: skip
+    batch_size: int = Field(32, gt=0, description="chunks per gradient update")
+    lr: float = Field(5e-4, gt=0, validation_alias=AliasChoices("lr", "learning_rate"))
+    optimizer: OptimizerName = "rmsprop"
+    optimizer_eps: float = Field(1e-5, gt=0, description="beside a root; RMSprop has its square under the root")
+    max_grad_norm: float = Field(10.0, gt=0, validation_alias=AliasChoices("max_grad_norm", "grad_clip"))
+    double_q: bool = True
+    td_lambda: float = Field(0.0, ge=0, le=1, description="above 0: lambda-returns instead of n_step")
+    target_update_interval: int = Field(200, ge=1, description="gradient updates between those of the target network")
+    tau: float = Field(1.0, gt=0, le=1, description="how far it then moves; 1: it is copied")
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        own = ("qplex", "qplex_atten", "adaptive") if self.name == "qplex" else (self.name,)
+        if self.mixer not in own:
+            raise ValueError(f"mixer {self.mixer}: {self.name} has {', '.join(own)}")
+        if self.steps_per_update % self.chunk_length:
+            raise ValueError(
+                f"steps_per_update {self.steps_per_update} must be a multiple of chunk_length {self.chunk_length}"
+            )
+        if self.burn_in and not self.q_network.recurrent:
+            raise ValueError("burn_in warms up a memory, and q_network.type mlp has none: set burn_in to 0")
+        if self.n_step > 1 and self.td_lambda > 0:
+            raise ValueError("n_step and td_lambda are two ways to look further: set n_step to 1 or td_lambda to 0")
+        if self.tau < 1 and self.target_update_interval > 1:
+            raise ValueError(
+                f"tau {self.tau} every {self.target_update_interval} updates would hardly move the target network: set "
+                "target_update_interval to 1, or tau to 1"
+            )
+        return self
+
+    @property
+    def recurrent(self) -> bool:
+        return self.q_network.recurrent
+
+    def item_steps(self) -> int:
+        return self.chunk_length
+
+    def waiting_steps(self) -> int:
+        return self.burn_in
+
+    def target_config(self) -> TargetConfig:
+        return TargetConfig(self.double_q, self.n_step, self.td_lambda > 0)
+
+
+@struct.dataclass
+class HParams:
+    """The numbers that may be traced: a sweep over them compiles once."""
+
+    gamma: jax.Array
+    lr: jax.Array
+    tau: jax.Array
+    td_lambda: jax.Array
+    epsilon_start: jax.Array
+    epsilon_end: jax.Array
+    epsilon_anneal_steps: jax.Array
+    epsilon_decay: jax.Array
+
+
+def hparams_of(config: Config) -> HParams:
+    return traced(HParams, config)
+
+
+def make(config: Config, env: Environment, env_params=None, reward_scale: float = 1.0) -> Algorithm:
+    """Bind the algorithm to an environment whose agents each make one choice.
+
+    Raises:
+        ValueError: other actions, or a mixer that the global state does not fit.
+    """
+    env_params = env.default_params if env_params is None else env_params
+    players = Players(config.name, config, config.mixer, env, env_params)
+    nets = players.nets
+
+    def cut(steps: rollout.Steps):
+        memory = steps.extra.memory
+        return chunks_of(steps._replace(extra=None), memory, config.chunk_length, config.burn_in, config.team_reward)
+
+    source = Source(
+        config, players.env, players.actions, players.agents, players.obs_dim, reward_scale,
+        nets.utilities.empty_memory, cut,
+    )  # fmt: skip
+    eps = config.optimizer_eps**2 if config.optimizer == "rmsprop" else config.optimizer_eps
+    optimizer = make_optimizer(config.optimizer, config.max_grad_norm, eps)
+
+    def init(key, hparams: HParams, data: Data) -> State:
+        key_nets, *keys = jax.random.split(key, 4)
+        params = nets.init(key_nets)
+        memory = source.empty_memory((config.num_envs,))
+        return first_state(
+            source, data, keys, params, params, optimizer.init(params), memory, hparams,
+            exploring=players.exploring(params.agents, data.env_params, hparams.epsilon_start, config.num_envs),
+        )  # fmt: skip
+
+    def gradient_step(learner: Learner, ring: Ring, indices, key, h: HParams, data: Data):
+        del key, data
+        batch = take(ring, sharding.own_share(indices[0]))
+        y = targets(config.target_config(), nets, learner.params, learner.target, batch, config.burn_in, h)
+        loss = partial(td_loss, nets, batch=batch, y=y, burn_in=config.burn_in)
+        rate = config.learning_rate_factor(learner.gradient_steps) * h.lr
+        (_, watched), norm, params, opt = loss_step(optimizer, loss, learner.params, learner.optimizer, rate)
+        done = learner.gradient_steps + 1
+        target = moved_target(params, learner.target, h.tau, done % config.target_update_interval == 0)
+        return Learner(params, target, opt, done), {**watched, "grad_norm": norm}
+
+    def update(state: State, data: Data):
+        env_steps = state.updates.astype(jnp.float32) * config.env_steps()
+        epsilon = epsilon_after(config.epsilon_schedule, state.hparams, env_steps)
+        agents = state.learner.params.agents
+        exploring = players.exploring(agents, data.env_params, epsilon, config.num_envs)
+        after, steps, metrics = advanced(source, state, data, *exploring, gradient_step)
+        return after, {**metrics, "epsilon": epsilon, "hit_prob": jnp.mean(steps.extra.hit)}
+
+    return Algorithm(
+        reward_scale=reward_scale,
+        init=init,
+        update=update,
+        policy=lambda state: state.learner.params.agents,
+        act=players.act,
+        initial_carry=source.empty_memory,
+        hparams=hparams_of(config),
+        load_data=lambda: Data(env_params),
+        learned=("learner",),
+        env_steps_per_update=config.env_steps(),
+        gradient_steps_per_update=config.gradient_steps(),
+        warmup_env_steps=source.warmup_env_steps(),
+        num_updates=config.num_updates(),
+        vectorise_seeds=not config.recurrent,
+        replay_field="ring",
+    )
+
+
+def moved_target(params: Parts, target: Parts, tau, due) -> Parts:
+    """The target network a share `tau` nearer to the parameters where an update of it is due."""
+    moved = optax.incremental_update(params, target, tau)
+    return jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, target)

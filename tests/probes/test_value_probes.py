@@ -1,0 +1,123 @@
+"""Values of teams in worlds whose answers are known: masks, time limits, memory, cooperation."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from learners import GAMMA
+from probe_worlds import (
+    CUES,
+    LENGTH,
+    RECURRENT_PROBES,
+    after_updates,
+    episodes,
+    probe_world,
+    tempted_actions,
+    tempting_world,
+)
+from shared import with_data
+
+import envs_jax
+from envs_jax.adapters import with_agent_axis
+from envs_jax.spaces import Discrete
+from purerl.algos import qplex
+from purerl.learn.teams import networks
+from purerl.nets.mixer_parts import MixerConfig
+from purerl.nets.utilities import AgentConfig
+
+FEED_FORWARD = qplex.Config(
+    name="iql", num_envs=8, steps_per_update=8, chunk_length=1, burn_in=0, warmup_steps=64, buffer_size=4096,
+    updates_per_step=0.25, batch_size=64, gamma=GAMMA, lr=1e-2, optimizer="adam", target_update_interval=1, tau=0.05,
+    epsilon_start=0.5, epsilon_end=0.5,
+    q_network=AgentConfig(type="mlp", hidden_dims=(16, 16), activation="tanh", previous_action=False, agent_id=False),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tempted():
+    algorithm = with_data(qplex.make(FEED_FORWARD, tempting_world(endless=True)))
+    return algorithm, *after_updates(algorithm, updates=120)
+
+
+def test_illegal_choices_are_never_taken(tempted):
+    *_, metrics = tempted
+    assert float(metrics["episode/return"].min()) > 0, "a single illegal choice costs 100"
+
+
+def test_the_best_legal_choice_is_learned(tempted):
+    algorithm, state, _ = tempted
+    act = lambda *args: algorithm.act(*args[:1], algorithm.initial_carry((2,)), *args[2:])  # noqa: E731
+    np.testing.assert_array_equal(tempted_actions(algorithm._replace(act=act), state), [1, 2])
+
+
+def test_a_time_limit_is_no_end_and_illegal_choices_add_no_value(tempted):
+    """What follows is worth the best legal choice for ever: 2 / (1 - gamma), not 10 / (1 - gamma) and not 2."""
+    _, state, _ = tempted
+    env = with_agent_axis(tempting_world(endless=True))
+    nets = networks(FEED_FORWARD, FEED_FORWARD.mixer, env, None, 3)
+    _, utility = nets.utilities.step(state.learner.params.agents, (), jnp.array([[0.0], [1.0]]))
+    np.testing.assert_allclose([utility[0, 1], utility[1, 2]], [4.0, 20.0], atol=0.5)
+
+
+def choosing_world():
+    """The probe world with actions -0.5, 0 and 0.5 as choices; the best is half the cue, seen five steps before."""
+    env = probe_world(LENGTH)
+
+    def step_env(key, state, action, probe):
+        return env.step_env(key, state, (action[None] - 1.0) / 2, probe)
+
+    return dataclasses.replace(
+        env,
+        default_params=RECURRENT_PROBES["remembered"],
+        step_env=step_env,
+        action_space=lambda probe: Discrete(3),
+    )
+
+
+def test_memory_connects_the_cue_with_the_end():
+    """Chunks of four steps with two of burn-in, over episodes of six: ends fall everywhere."""
+    config = FEED_FORWARD.model_copy(
+        update={
+            "num_envs": 16, "chunk_length": 4, "burn_in": 2, "batch_size": 32, "updates_per_step": 1 / 32,
+            "q_network": AgentConfig(type="rnn", hidden_dims=(16,), rnn_hidden_dim=16, agent_id=False),
+        }
+    )  # fmt: skip
+    algorithm = with_data(qplex.make(config, choosing_world()))
+    state, _ = after_updates(algorithm, updates=300)
+
+    @jax.jit
+    def act(obs):
+        def body(carry, x):
+            action, carry = algorithm.act(algorithm.policy(state), carry, x, None, None, True)
+            return carry, action
+
+        return jax.lax.scan(body, algorithm.initial_carry((2,)), obs)[1]
+
+    action = act(jnp.asarray(episodes(RECURRENT_PROBES["remembered"]), jnp.float32)[:, :, None])
+    np.testing.assert_array_equal((np.asarray(action)[-1, :, 0] - 1) / 2, CUES / 2)
+
+
+@pytest.mark.parametrize(
+    "name", ["qplex", *(pytest.param(name, marks=pytest.mark.slow) for name in ("vdn", "qmix", "qfix"))]
+)
+def test_teams_find_a_joint_action_that_is_best_for_each(name):
+    """Three agents; more of everything is better, so that every mixer can say so."""
+    payoff = np.add.outer(np.add.outer([0.0, 1.0], [0.0, 2.0, 1.0]), [3.0, 0.0])
+    env = envs_jax.make("matrix", payoff=payoff.tolist())
+    config = FEED_FORWARD.model_copy(
+        update={
+            "name": name, "mixer": name, "lr": 3e-3, "epsilon_start": 1.0, "epsilon_end": 1.0,
+            "q_network": AgentConfig(type="mlp", hidden_dims=(16,)),
+            "mixing_network": MixerConfig(num_kernel=2, adv_hypernet_layers=1, hypernet_embed=16),
+        }
+    )  # fmt: skip
+    algorithm = with_data(qplex.make(config, env))
+    state, metrics = after_updates(algorithm, updates=40)
+    action, _ = algorithm.act(
+        algorithm.policy(state), algorithm.initial_carry((1,)), jnp.zeros((1, 3, 2)), env.action_mask(None, None)[None],
+        None, True,
+    )  # fmt: skip
+    np.testing.assert_array_equal(action, [[1, 1, 0]])
+    assert float(metrics["td_error_abs"][-1]) < 0.5

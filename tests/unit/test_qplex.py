@@ -1,0 +1,417 @@
+"""Values of teams: targets and loss against a plain loop over what was recorded, mutations that must be noticed,
+acting, the replay of chunks, every key."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from mixing_cases import qplex_by_hand
+from pydantic import ValidationError
+from replay_cases import Run, copied, random_like, trees_equal
+
+from envs_jax.adapters import with_agent_axis
+from envs_jax.base import Environment
+from envs_jax.spaces import Box, Discrete
+from purerl.algos import qplex
+from purerl.learn import joint_values
+from purerl.learn.joint_values import Parts, targets, td_loss
+from purerl.learn.teams import TeamConfig, epsilon_after, networks
+from purerl.nets.mixer_parts import MixerConfig
+from purerl.nets.utilities import AgentConfig, Memory, best_available
+
+AGENTS, CHOICES, BURN_IN, LENGTH = 2, 3, 2, 4
+GAMMA = 0.9
+MIXING = MixerConfig(mixing_embed_dim=4, hypernet_embed=4, num_kernel=2, adv_hypernet_layers=2, adv_hypernet_embed=4)
+RNN = AgentConfig(type="rnn", hidden_dims=(4,), rnn_hidden_dim=4)
+CONFIG = qplex.Config(
+    num_envs=3, steps_per_update=2 * LENGTH, chunk_length=LENGTH, burn_in=BURN_IN, warmup_steps=24, buffer_size=96,
+    batch_size=5, updates_per_step=1 / 12, gamma=GAMMA, lr=1e-2, target_update_interval=3, epsilon_anneal_steps=100,
+    q_network=RNN, mixing_network=MIXING,
+)  # fmt: skip
+"""Two gradient updates per call, six chunks per call."""
+
+
+def team_world() -> Environment:
+    """Two agents of three choices in episodes of three steps that end, or of five that are cut off.
+
+    A step takes as many frames as its number. Choice number (step mod 3) is not available to the first agent. In the
+    longer episodes the second agent leaves after its second step.
+    """
+
+    def observe(state):
+        kind, time = state
+        return jnp.stack([jnp.stack([kind - 0.5, 0.3 * time, agent - 0.5]) for agent in range(AGENTS)])
+
+    def reset_env(key, params):
+        state = jax.random.randint(key, (), 0, 2), jnp.zeros((), jnp.int32)
+        return observe(state), state
+
+    def step_env(key, state, action, params):
+        kind, time = state
+        state = kind, time + 1
+        reward = 0.1 * (time + 1.0) * jnp.arange(1.0, AGENTS + 1) + 0.5 * action
+        ends = state[1] == jnp.where(kind == 0, 3, 5)
+        return observe(state), state, reward, ends & (kind == 0), ends & (kind == 1), {"frames": time + 1}
+
+    def action_mask(state, params):
+        return jnp.stack([jnp.arange(CHOICES) != state[1] % CHOICES, jnp.ones(CHOICES, bool)])
+
+    return Environment(
+        name="team",
+        default_params=None,
+        reset_env=reset_env,
+        step_env=step_env,
+        observation_space=lambda params: Box(-10.0, 10.0, (AGENTS, 3)),
+        action_space=lambda params: Discrete(CHOICES, (AGENTS,)),
+        num_agents=AGENTS,
+        global_state=lambda state, params: jnp.stack([state[0] - 0.5, 0.2 * state[1]]),
+        action_mask=action_mask,
+        alive=lambda state, params: jnp.stack([jnp.array(True), (state[0] == 0) | (state[1] < 2)]),
+    )
+
+
+@pytest.fixture(scope="module")
+def run():
+    return Run(qplex, CONFIG, updates=3, env=team_world())
+
+
+@pytest.fixture(scope="module")
+def recorded(run):
+    """All chunks in the replay after three calls, on the host."""
+    ring = run.history[-1].ring
+    assert int(ring.size) == ring.data.reward.shape[1] == 24
+    batch = jax.device_get(ring.data)
+    assert batch.reset[BURN_IN + 1 :].any() and batch.terminated.any() and batch.truncated.any()
+    assert (~batch.alive).any() and (~batch.legal).any() and (batch.span > 1).any()
+    return batch
+
+
+# Targets and loss by hand
+
+
+CASES = {
+    "qplex": CONFIG,
+    "own_lambda": CONFIG.model_copy(update={"share_params": False, "td_lambda": 0.6}),
+    "iql_n_step": qplex.Config(
+        **{**CONFIG.model_dump(), "name": "iql", "mixer": "iql", "n_step": 3, "double_q": False}
+    ),
+}
+
+
+class Case:
+    """Networks with random parameters, and what the learner makes of the recorded batch."""
+
+    def __init__(self, config: qplex.Config, batch):
+        env = with_agent_axis(team_world())
+        self.config, self.batch = config, batch
+        self.nets = networks(config, config.mixer, env, None, CHOICES)
+        shapes = jax.eval_shape(self.nets.init, jax.random.key(0))
+        self.params, self.target = random_like(shapes, 1), random_like(shapes, 2)
+
+    def computed(self):
+        """`(targets, loss, gradient of the loss)` by the learner; not cached, since tests change what it calls."""
+        config, h = self.config, qplex.hparams_of(self.config)
+
+        @jax.jit
+        def ask(params, target, batch):
+            y = targets(config.target_config(), self.nets, params, target, batch, BURN_IN, h)
+            loss, gradient = jax.value_and_grad(lambda p: td_loss(self.nets, p, batch, y, BURN_IN)[0])(params)
+            return y, loss, gradient
+
+        return jax.device_get(ask(self.params, self.target, self.batch))
+
+
+def numbers(tree):
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
+
+
+def utilities_by_hand(own, memory, x):
+    """One step of one agent's network: `(memory [h], utilities [n])`."""
+    core, head = own["core"]["params"], own["head"]["params"]["_Linear_0"]
+    x = np.maximum(x @ core["encoder_0"]["kernel"] + core["encoder_0"]["bias"], 0.0)
+    gru = core["gru_0"]
+    x_r, x_z, x_n = np.split(x @ gru["w_x"] + gru["b"], 3)
+    h_r, h_z, h_n = np.split(memory @ gru["w_h"], 3)
+    sigmoid = lambda a: 1 / (1 + np.exp(-a))  # noqa: E731
+    candidate = np.tanh(x_n + sigmoid(x_r + h_r) * (h_n + gru["b_h"]))
+    memory = candidate + sigmoid(x_z + h_z) * (memory - candidate)
+    return memory, memory @ head["kernel"] + head["bias"]
+
+
+def team_by_hand(case: Case, agents, memories, obs, previous):
+    """One step of all agents: `(memories [A, h], utilities [A, n])`."""
+    found = []
+    for agent in range(AGENTS):
+        own = agents if case.config.share_params else jax.tree.map(lambda x, agent=agent: x[agent], agents)
+        before = np.eye(CHOICES)[previous[agent] - 1] if previous[agent] else np.zeros(CHOICES)
+        found.append(
+            utilities_by_hand(own, memories[agent], np.concatenate([obs[agent], before, np.eye(AGENTS)[agent]]))
+        )
+    return tuple(np.stack(part) for part in zip(*found, strict=True))
+
+
+def values_by_hand(case: Case, mixer, utility, action, legal, alive, state):
+    """Joint value, or one value for every agent."""
+    best = np.where(legal, utility, -np.inf).max(axis=1) * alive
+    taken = utility[np.arange(AGENTS), action] * alive
+    if case.config.name == "iql":
+        return taken
+    return np.array([qplex_by_hand(mixer, state, taken, best, np.eye(CHOICES)[action])[0]])
+
+
+def by_hand(case: Case):
+    """Targets and squared errors [T, N, M] with their weights, chunk by chunk and step by step."""
+    config, batch = case.config, case.batch
+    params, target = numbers(case.params), numbers(case.target)
+    steps, chunks = batch.team_reward.shape
+    width = AGENTS if config.name == "iql" else 1
+    y, value, weight = (np.zeros((steps, chunks, width)) for _ in range(3))
+    for n in range(chunks):
+        memory = their_memory = numbers(batch.carry.network[0][0, n])
+        previous = batch.carry.previous[0, n]
+        following = np.zeros((steps, width))
+        for t in range(steps):
+            if batch.reset[t, n]:
+                memory, their_memory, previous = 0 * memory, 0 * memory, 0 * previous
+            alive, action, state = batch.alive[t, n], batch.action[t, n], batch.global_state[t, n]
+            memory, utility = team_by_hand(case, params.agents, memory, batch.obs[t, n], previous)
+            their_memory, _ = team_by_hand(case, target.agents, their_memory, batch.obs[t, n], previous)
+            value[t, n] = values_by_hand(case, params.mixer, utility, action, batch.legal[t, n], alive, state)
+            weight[t, n] = alive if config.name == "iql" else alive.any()
+            previous = action + 1
+            _, after = team_by_hand(case, params.agents, memory, batch.final_obs[t, n], previous)
+            _, theirs = team_by_hand(case, target.agents, their_memory, batch.final_obs[t, n], previous)
+            legal = batch.final_legal[t, n]
+            chooser = after if config.double_q else theirs
+            greedy = np.where(legal, chooser, -np.inf).argmax(axis=1)
+            left = alive & ~batch.terminated[t, n]
+            following[t] = values_by_hand(
+                case, target.mixer, theirs, greedy, legal, left, batch.final_global_state[t, n]
+            )
+        for t in range(BURN_IN, steps):
+            y[t, n] = return_by_hand(config, batch, following, n, t)
+    return y[BURN_IN:], value[BURN_IN:], weight[BURN_IN:]
+
+
+def return_by_hand(config, batch, following, n, t):
+    """From the definition: rewards until the window, the episode or the chunk ends, then what follows."""
+    one_step_target = lambda t, beyond: batch.team_reward[t, n] + discount(t) * beyond  # noqa: E731
+
+    def discount(t):
+        ended = batch.terminated[t, n] if config.name == "iql" else batch.terminated[t, n].all()
+        return GAMMA ** batch.span[t, n] * (1.0 - ended)
+
+    def looked_ahead(t, left):
+        if left == 1 or batch.truncated[t, n] or t + 1 == len(batch.span):
+            return one_step_target(t, following[t])
+        beyond = looked_ahead(t + 1, left - 1)
+        if config.td_lambda > 0:
+            beyond = (1 - config.td_lambda) * following[t] + config.td_lambda * beyond
+        return one_step_target(t, beyond)
+
+    return looked_ahead(t, 10**6 if config.td_lambda > 0 else config.n_step)
+
+
+def require_as_by_hand(case: Case, expected) -> None:
+    y, value, weight = expected
+    computed, loss, _ = case.computed()
+    np.testing.assert_allclose(computed, y, rtol=1e-5, atol=1e-5)
+    assert loss == pytest.approx((weight * (value - y) ** 2).sum() / weight.sum(), rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def qplex_case(recorded):
+    case = Case(CASES["qplex"], recorded)
+    return case, by_hand(case)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "qplex"])
+def test_targets_and_loss_of_variants_are_those_of_a_plain_loop(name, recorded):
+    case = Case(CASES[name], recorded)
+    require_as_by_hand(case, by_hand(case))
+
+
+def test_targets_and_loss_are_those_of_a_plain_loop(qplex_case):
+    require_as_by_hand(*qplex_case)
+
+
+# Mutations: each is a mistake that others made, and the check above must see it
+
+
+def test_a_maximum_of_online_utilities_in_the_target_is_noticed(qplex_case, monkeypatch):
+    proper = joint_values.following_value
+
+    def mutated(nets, target, online_after, target_after, batch, double_q):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(joint_values, "best_available", lambda utility, legal: best_available(online_after, legal))
+            return proper(nets, target, online_after, target_after, batch, double_q)
+
+    monkeypatch.setattr(joint_values, "following_value", mutated)
+    with pytest.raises(AssertionError):
+        require_as_by_hand(*qplex_case)
+
+
+def test_a_masked_action_in_a_maximum_is_noticed(qplex_case, monkeypatch):
+    monkeypatch.setattr(joint_values, "best_available", lambda utility, legal: best_available(utility, None))
+    with pytest.raises(AssertionError):
+        require_as_by_hand(*qplex_case)
+
+
+def test_a_masked_action_that_is_chosen_is_noticed(qplex_case, monkeypatch):
+    monkeypatch.setattr(joint_values, "greedy", lambda utility, legal: jnp.argmax(utility, axis=-1))
+    with pytest.raises(AssertionError):
+        require_as_by_hand(*qplex_case)
+
+
+def require_that_the_mixer_learns(case: Case) -> None:
+    gradient = case.computed()[2]
+    for path, x in jax.tree.leaves_with_path(gradient.mixer):
+        assert np.abs(x).max() > 1e-6, jax.tree_util.keystr(path)
+
+
+def test_the_mixer_learns(qplex_case):
+    require_that_the_mixer_learns(qplex_case[0])
+
+
+def test_a_mixer_outside_of_the_loss_is_noticed(qplex_case, monkeypatch):
+    proper = joint_values.joint_value
+
+    def sum_alone(nets, mixer, *rest):
+        joint = proper(nets._replace(mixer=None), mixer, *rest)
+        return joint._replace(value=jnp.sum(joint.value, axis=-1, keepdims=True))
+
+    monkeypatch.setattr(joint_values, "joint_value", sum_alone)
+    with pytest.raises(AssertionError):
+        require_that_the_mixer_learns(qplex_case[0])
+    with pytest.raises(AssertionError):
+        require_as_by_hand(*qplex_case)
+
+
+# A run
+
+
+def test_metrics_are_finite_scalars(run):
+    for metrics in run.metrics:
+        for name, value in metrics.items():
+            assert np.shape(value) == () and np.isfinite(value), name
+    assert {"td_loss", "td_error_abs", "q_tot_mean", "target_mean", "grad_norm", "epsilon", "lambda_mean", "lambda_min",
+            "lambda_max", "hit_prob"} <= set(run.metrics[0])  # fmt: skip
+
+
+def test_consecutive_chunks_overlap_by_the_burn_in(run, recorded):
+    """Also across update calls and from the warm-up on: the newest steps wait for the next call."""
+    one_env = np.asarray(recorded.obs)[:, 0::3, 0].reshape(BURN_IN + LENGTH, -1, 3)
+    np.testing.assert_array_equal(one_env[-BURN_IN:, :-1], one_env[:BURN_IN, 1:])
+
+
+def test_masked_actions_are_never_taken(recorded):
+    legal = np.take_along_axis(recorded.legal, recorded.action[..., None], axis=-1)
+    assert legal.all()
+
+
+def test_stored_memories_are_those_of_the_actor(run):
+    """The first chunks of a call after which no gradient was: a memory is what acting from the start gives."""
+    state = run.history[0]
+    assert isinstance(state.worlds.carry, Memory)
+    batch = jax.device_get(state.ring.data)
+    agents = numbers(state.learner.params.agents)
+    case = Case(CONFIG, batch)
+    for n in range(3):
+        memory, previous = numbers(batch.carry.network[0][0, n]), batch.carry.previous[0, n]
+        assert (memory == 0).all() and (previous == 0).all(), "the run starts here"
+        for t in range(LENGTH):
+            if batch.reset[t, n]:
+                memory, previous = 0 * memory, 0 * previous
+            memory, _ = team_by_hand(case, agents, memory, batch.obs[t, n], previous)
+            previous = batch.action[t, n] + 1
+        done = (batch.terminated[LENGTH - 1, n].all() | batch.truncated[LENGTH - 1, n]).item()
+        following = batch.carry.network[0][0, n + 3]
+        np.testing.assert_allclose(following, 0 * memory if done else memory, atol=1e-5)
+
+
+def test_the_target_network_is_copied_when_it_is_due(run):
+    """Two gradient updates a call, a copy after every third: the calls end after 2, 4 and 6."""
+    start, two, four, six = (state.learner for state in run.history)
+    assert trees_equal(start.params, start.target)
+    assert trees_equal(two.target, start.target) and not trees_equal(two.params, two.target)
+    assert not trees_equal(four.target, start.target) and not trees_equal(four.params, four.target)
+    assert trees_equal(six.params, six.target)
+
+
+def test_a_soft_target_moves_by_its_share():
+    new, old = Parts({"w": jnp.array([2.0])}, {}), Parts({"w": jnp.array([1.0])}, {})
+    moved = qplex.moved_target(new, old, 0.25, jnp.array(True))
+    assert moved.agents["w"].tolist() == [1.25]
+    assert qplex.moved_target(new, old, 0.25, jnp.array(False)).agents["w"].tolist() == [1.0]
+
+
+def test_greedy_acting_takes_the_best_available_and_remembers_it(run):
+    algorithm, policy = run.algorithm, run.algorithm.policy(run.history[-1])
+    obs = np.random.default_rng(0).normal(size=(5, AGENTS, 3)).astype(np.float32)
+    mask = np.array([[True, False, True], [False, True, True]])[None].repeat(5, axis=0)
+    act = jax.jit(lambda carry: algorithm.act(policy, carry, obs, mask, None, True))
+    action, carry = jax.device_get(act(algorithm.initial_carry((5,))))
+    case = Case(CONFIG, None)
+    for n in range(5):
+        memory, utility = team_by_hand(case, numbers(policy), np.zeros((AGENTS, 4)), obs[n], np.zeros(AGENTS, int))
+        np.testing.assert_array_equal(action[n], np.where(mask[n], utility, -np.inf).argmax(axis=1))
+        np.testing.assert_allclose(carry.network[0][n], memory, atol=1e-5)
+    np.testing.assert_array_equal(carry.previous, action + 1)
+
+
+# Exploration and keys
+
+
+def test_exploration_falls_with_the_steps_of_all_environments(run):
+    assert [float(m["epsilon"]) for m in run.metrics] == pytest.approx([1.0, 1 - 0.95 * 0.24, 1 - 0.95 * 0.48])
+    h = TeamConfig(epsilon_start=0.8, epsilon_end=0.1, epsilon_anneal_steps=10, epsilon_decay=0.5)
+    linear = [float(epsilon_after("linear", h, np.float32(steps))) for steps in (0, 5, 10, 99)]
+    assert linear == pytest.approx([0.8, 0.45, 0.1, 0.1])
+    exponential = [float(epsilon_after("exponential", h, np.float32(steps))) for steps in (0, 1, 2, 99)]
+    assert exponential == pytest.approx([0.8, 0.4, 0.2, 0.1])
+
+
+@jax.jit
+def without_exploration(hparams):
+    """Strongly typed like what they replace, so that nothing is traced again."""
+    return dataclasses.replace(hparams, epsilon_start=0 * hparams.epsilon_start, epsilon_end=0 * hparams.epsilon_end)
+
+
+def test_without_exploration_every_action_is_the_greedy_one(run):
+    state = copied(run.history[0])
+    _, metrics = run.update(dataclasses.replace(state, hparams=without_exploration(state.hparams)))
+    assert float(metrics["hit_prob"]) == 1.0 and float(run.metrics[0]["hit_prob"]) < 0.9
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"name": "vdn", "mixer": "qplex"}, "mixer qplex: vdn has vdn"),
+        ({"mixer": "qmix"}, "mixer qmix: qplex has qplex, qplex_atten, adaptive"),
+        ({"chunk_length": 5}, "must be a multiple of chunk_length 5"),
+        ({"q_network": {"type": "mlp"}}, "set burn_in to 0"),
+        ({"n_step": 3, "td_lambda": 0.5}, "two ways to look further"),
+        ({"tau": 0.01}, "would hardly move the target network"),
+        ({"updates_per_step": 1e-4}, "gives no gradient update"),
+        ({"adaptive": True}, "Extra inputs"),
+    ],
+)
+def test_impossible_settings_are_refused(keys, message):
+    with pytest.raises(ValidationError, match=message):
+        qplex.Config(**keys)
+
+
+def test_names_of_public_code_are_taken():
+    config = qplex.Config(learning_rate=1e-3, grad_clip=5.0, learning_starts=100, total_timesteps=2000)
+    assert (config.lr, config.max_grad_norm, config.warmup_steps, config.total_env_steps) == (1e-3, 5.0, 100, 2000)
+
+
+def test_ranges_of_actions_are_refused():
+    world = Environment(
+        name="range", default_params=None, reset_env=lambda key, p: (jnp.zeros(2), 0), step_env=lambda *_: None,
+        observation_space=lambda p: Box(0.0, 1.0, (2,)), action_space=lambda p: Box(-1.0, 1.0, (1,)),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="qplex takes one choice for every agent; range has a range"):
+        qplex.make(qplex.Config(), world)
