@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 import envs_jax
 from purerl import algos, modules
@@ -115,7 +115,6 @@ class RunConfig(_Section):
     )
     starts_from: str | None = Field(
         None,
-        pattern="^(run|stage):.+",
         description="`run:DIR` or `stage:NAME`: what that run has learned is where this one starts; same networks",
     )
     modules_in: list[str] = Field(
@@ -127,6 +126,14 @@ class RunConfig(_Section):
     evaluation: Evaluation = Evaluation()
     checkpointing: Checkpointing = Checkpointing()
     logging: Logging = Logging()
+
+    @field_validator("starts_from")
+    @classmethod
+    def _names_a_run(cls, value: str | None) -> str | None:
+        kind, _, name = (value or "").partition(":")
+        if value is not None and (kind not in ("run", "stage") or not name):
+            raise ValueError("write run:DIR or stage:NAME")
+        return value
 
     @model_validator(mode="after")
     def _seeds_fit(self):

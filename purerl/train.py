@@ -54,15 +54,20 @@ def command(argv: Sequence[str] | None) -> int:
     own_dir = lru_cache(maxsize=1)(lambda: directory.claim(default_run_dir(args.config)))
     if ALONE in members:
         return session.run(members[ALONE], given_dir or own_dir, args.resume, conclude)
-    for member, config in members.items():
-        if given_dir is None:
-            config = with_stages_in(config, own_dir()) if stages_named_in(config) else config
-            code = session.run(config, lambda member=member: own_dir() / member, False, conclude)  # type: ignore[misc]
-        else:
-            resume = args.resume and (given_dir / member).exists()
-            code = session.run(with_stages_in(config, given_dir), given_dir / member, resume, conclude)
-        if code != session.EXIT_OK or not metadata.is_complete((given_dir or own_dir()) / member):
-            return code
+    with process.stop_signals() as stop:  # around all: one that comes between two members starts no other
+        for member, config in members.items():
+            if given_dir is None:
+                config = with_stages_in(config, own_dir()) if stages_named_in(config) else config
+                place = lambda member=member: own_dir() / member  # noqa: E731
+                code = session.run(config, place, False, conclude, stop)
+            else:
+                resume = args.resume and (given_dir / member).exists()
+                code = session.run(with_stages_in(config, given_dir), given_dir / member, resume, conclude, stop)
+            if code != session.EXIT_OK or not metadata.is_complete((given_dir or own_dir()) / member):
+                return code
+            if stop() and member != list(members)[-1]:
+                print(f"interrupted after {member}; continue with --resume")
+                return session.EXIT_OK
     return session.EXIT_OK
 
 

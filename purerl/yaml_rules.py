@@ -93,6 +93,8 @@ def read_yaml(path: Path) -> Any:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{line}: {error.problem or error.context}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: nested too deeply to be a configuration") from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {one_line(str(error))}") from error
     if data is None:
@@ -112,6 +114,8 @@ def with_override(data: dict[str, Any], override: str) -> dict[str, Any]:
         raise ConfigError(f"override '{override}': write dotted.key=value, such as algo.batch_size=64")
     try:
         value = parse_yaml(text)
+    except RecursionError as error:
+        raise ConfigError(f"override '{key}': nested too deeply to be a value") from error
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or str(error)
         raise ConfigError(f"override '{override}': the value is not YAML: {one_line(problem)}") from error

@@ -43,11 +43,13 @@ def run(
     run_dir: Path | Callable[[], Path],
     resume: bool = False,
     conclude: Conclude = lambda trained, run_dir, ending: None,
+    stop: Callable[[], bool] | None = None,
 ) -> int:
     """Train as configured and leave everything in `run_dir`; returns the exit code of the command.
 
     Args:
         run_dir: or a function that makes a new directory; it is called when nothing is left that could be refused.
+        stop: whether to save and end after this epoch; None: signals ask for it.
 
     Raises:
         ConfigError: the directory holds a run and `resume` is not set, holds another run, or cannot be written; or the
@@ -62,19 +64,24 @@ def run(
     logs.require_packages(config.logging)
     trained = build(config, kept_so_far(run_dir) if resume and isinstance(run_dir, Path) else None)
     preflight.require_sound(trained)
-    stages.require_start(config, trained.algorithm)
     data = trained.algorithm.load_data()  # before anything is written
     prepared = preflight.prepare(trained, data)
+    learned: dict[str, Any] = {}
+    if not (resume and isinstance(run_dir, Path) and checkpoint.available(run_dir / "checkpoints")):
+        shapes = jax.eval_shape(prepared.program.init, data)
+        learned = stages.learned_before(config, trained.algorithm, shapes)
     run_dir = run_dir if isinstance(run_dir, Path) else run_dir()
     open_run_dir(config, run_dir, trained, resume)
-    with stop_signals() as stop_requested:
-        return _Session(prepared, run_dir, resume, conclude).run(stop_requested)
+    with contextlib.nullcontext(stop) if stop is not None else stop_signals() as stop_requested:
+        return _Session(prepared, run_dir, resume, conclude, learned).run(stop_requested)
 
 
 class _Session:
     """One process working on a run: the compiled program, the state and the host's counters of it."""
 
-    def __init__(self, prepared: preflight.Prepared, run_dir: Path, resume: bool, conclude: Conclude):
+    def __init__(
+        self, prepared: preflight.Prepared, run_dir: Path, resume: bool, conclude: Conclude, learned: dict[str, Any]
+    ):
         trained, data, plan = prepared.trained, prepared.data, prepared.plan
         self.trained, self.conclude = trained, conclude
         self.config, self.algorithm, self.env = trained.config, trained.algorithm, trained.env
@@ -95,14 +102,14 @@ class _Session:
         self.metadata = {**first_metadata(self.config, plan, run_dir if resume else None), **sizes}
         self._write_metadata("running")
         display.print_plan(trained, plan, run_dir)
-        self.state, self.best_policy = self._first_state(data, resume)
+        self.state, self.best_policy = self._first_state(data, resume, learned)
         self.data = self.program.place_data(data)
         self.wall_clock_before_s = self.counters.wall_clock_s
         self.history = read_history(run_dir, self.config, self.counters.epoch) if resume else History([], [])
 
     # Start
 
-    def _first_state(self, data: Data, resume: bool) -> tuple[Any, Any]:
+    def _first_state(self, data: Data, resume: bool, learned: dict[str, Any]) -> tuple[Any, Any]:
         """Initial or restored state, and the best policies so far."""
         saved = resume and checkpoint.available(self.checkpoints)
         if resume and not saved:
@@ -112,8 +119,7 @@ class _Session:
         else:
             with self._timed("init_s"):
                 like = jax.block_until_ready(self.program.init(data))
-                if self.config.starts_from is not None and not saved:
-                    like = stages.started_from(self.config, self.algorithm, like)
+                like = stages.started_from(learned, like) if learned else like
         if not saved:
             self._report_warmup(like)
             return self.program.place(like), self.program.policy(like)

@@ -12,38 +12,39 @@ from purerl.run import checkpoint
 from purerl.types import Algorithm
 
 
-def require_start(config: RunConfig, algorithm: Algorithm) -> None:
-    """Refuse to start from where nothing can be taken over.
+def learned_before(config: RunConfig, algorithm: Algorithm, shapes: Any) -> dict[str, Any]:
+    """What the newest checkpoint of `starts_from` has learned: fields of the state; none where a run starts anew.
+
+    Args:
+        shapes: of the state that the run will have.
 
     Raises:
-        ConfigError: names the reason.
+        ConfigError: nothing can be taken over from there, or it has other shapes.
     """
     if config.starts_from is None:
-        return
+        return {}
     if not algorithm.learned:
         raise ConfigError(f"starts_from: {config.algo['name']} does not say what it has learned; start it anew")
-    if not checkpoint.available(_directory(config)):
+    directory = _directory(config)
+    if not checkpoint.available(directory):
         raise ConfigError(f"starts_from: {config.starts_from}: no checkpoint there; train that run first")
-
-
-def started_from(config: RunConfig, algorithm: Algorithm, fresh: Any) -> Any:
-    """The state `fresh` with what the newest checkpoint of `starts_from` has learned.
-
-    Raises:
-        ConfigError: the networks, or whatever has been learned, are of other shapes.
-    """
-    others = [field.name for field in dataclasses.fields(fresh) if field.name not in algorithm.learned]
-    like = dataclasses.replace(fresh, **dict.fromkeys(others))
+    others = [field.name for field in dataclasses.fields(shapes) if field.name not in algorithm.learned]
+    like = dataclasses.replace(shapes, **dict.fromkeys(others))
     try:
-        tree, _ = checkpoint.restore(_directory(config), {"state": like})
+        tree, _ = checkpoint.restore(directory, {"state": like})
     except CheckpointError as error:
-        raise ConfigError(f"starts_from: {error}") from error
+        raise ConfigError(f"starts_from: {error}; both need the same networks, agents and num_seeds") from error
+    return {name: getattr(tree["state"], name) for name in algorithm.learned}
 
-    def taken(path: tuple[Any, ...], learned: Any, own: Any) -> Any:
-        return own if jax.tree_util.keystr(path).endswith(".gradient_steps") else learned
 
-    earlier = jax.tree_util.tree_map_with_path(taken, tree["state"], like)
-    return dataclasses.replace(fresh, **{name: getattr(earlier, name) for name in algorithm.learned})
+def started_from(learned: dict[str, Any], fresh: Any) -> Any:
+    """The state `fresh` with what has been learned before; gradient steps are counted anew."""
+
+    def taken(path: tuple[Any, ...], earlier: Any, own: Any) -> Any:
+        return own if jax.tree_util.keystr(path).endswith(".gradient_steps") else earlier
+
+    own = {name: getattr(fresh, name) for name in learned}
+    return dataclasses.replace(fresh, **jax.tree_util.tree_map_with_path(taken, learned, own))
 
 
 def _directory(config: RunConfig) -> Path:

@@ -58,6 +58,28 @@ def test_the_second_stage_starts_from_the_first_and_both_resume(staged, tmp_path
         assert weights(fresh / stage, step).tobytes() == weights(run_dir / stage, step).tobytes()
 
 
+def test_a_signal_after_the_last_epoch_of_a_stage_starts_no_other(staged, tmp_path, monkeypatch, capsys):
+    finish = session._Session._finish
+
+    def finish_after_a_signal(self):
+        signal.raise_signal(signal.SIGTERM)
+        finish(self)
+
+    monkeypatch.setattr(session._Session, "_finish", finish_after_a_signal)
+    command = ["--config", str(staged), "logging.progress=false", "--run-dir", str(tmp_path / "run")]
+    assert train.main(command) == 0
+    assert "interrupted after easy; continue with --resume" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "easy" / "metadata.json").read_text())["status"] == "finished"
+    assert not (tmp_path / "run" / "hard").exists()
+
+
+def test_a_start_that_does_not_fit_is_refused_before_anything_is_written(finished_run, config_file, tmp_path, capsys):
+    command = ["--config", str(config_file), "--run-dir", str(tmp_path / "run"), f"starts_from=run:{finished_run}"]
+    assert train.main([*command, "num_seeds=2"]) == 2
+    assert "both need the same networks, agents and num_seeds" in one_line(capsys)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
@@ -67,7 +89,7 @@ def test_the_second_stage_starts_from_the_first_and_both_resume(staged, tmp_path
         ([{"name": "../a"}], "names are different words of letters"),
         ([{"name": "a", "starts_from": "stage:b"}, {"name": "b"}], "stage 'a': stage:b: no earlier stage"),
         ([{"name": "a", "epohcs": 3}], "stage 'a': unknown key 'epohcs'; did you mean 'epochs'?"),
-        ([{"name": "a", "starts_from": "elsewhere"}], "starts_from"),
+        ([{"name": "a", "starts_from": "elsewhere"}], "starts_from = 'elsewhere': write run:DIR or stage:NAME"),
         ([{"name": "a", "starts_from": "run:nowhere"}], "nowhere: no checkpoint there; train that run first"),
     ],
 )

@@ -9,7 +9,7 @@ from purerl import algos
 from purerl.config import config_hash, first_difference, load_config
 from purerl.errors import ConfigError
 from purerl.learn.optimizers import Schedule
-from purerl.yaml_rules import parse_yaml
+from purerl.yaml_rules import parse_yaml, with_override
 
 MINIMAL = """
 epochs: 2
@@ -221,3 +221,11 @@ def test_every_algorithm_of_the_table_has_config_and_make():
         module = algos.module_of(name)
         assert module.Config.model_config["extra"] == "forbid"
         assert callable(module.make)
+
+
+def test_endless_nesting_is_one_line(tmp_path):
+    (tmp_path / "deep.yaml").write_text("a: " + "[" * 3000)
+    with pytest.raises(ConfigError, match=r"deep\.yaml: nested too deeply"):
+        load_config(tmp_path / "deep.yaml")
+    with pytest.raises(ConfigError, match="override 'seed': nested too deeply"):
+        with_override({}, "seed=" + "[" * 3000)
