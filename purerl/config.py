@@ -218,15 +218,17 @@ def stages_named_in(config: RunConfig) -> list[str]:
 
 
 def with_stages_in(config: RunConfig, directory: Path) -> RunConfig:
-    """`stage:NAME` as the run in that folder of a directory."""
+    """Settings of the environment that are `stage:NAME` as the run in that folder of a directory.
+
+    `starts_from` stays as it is: folders of stages lie side by side, so that they may be moved together.
+    """
 
     def found(value: Any) -> Any:
         if not isinstance(value, str) or not value.startswith("stage:"):
             return value
         return f"run:{(directory / value.removeprefix('stage:')).absolute()}"
 
-    env = {key: found(value) for key, value in config.env.items()}
-    return config.model_copy(update={"starts_from": found(config.starts_from), "env": env})
+    return config.model_copy(update={"env": {key: found(value) for key, value in config.env.items()}})
 
 
 def _overridden(data: Any, source: str, overrides: Sequence[str]) -> dict[str, Any]:

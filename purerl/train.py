@@ -56,13 +56,13 @@ def command(argv: Sequence[str] | None) -> int:
         return session.run(members[ALONE], given_dir or own_dir, args.resume, conclude)
     with process.stop_signals() as stop:  # around all: one that comes between two members starts no other
         for member, config in members.items():
-            if given_dir is None:
-                config = with_stages_in(config, own_dir()) if stages_named_in(config) else config
+            folder = own_dir() if given_dir is None and stages_named_in(config) else given_dir
+            if folder is None:  # nothing is made before it is known that the run can be
                 place = lambda member=member: own_dir() / member  # noqa: E731
                 code = session.run(config, place, False, conclude, stop)
             else:
-                resume = args.resume and (given_dir / member).exists()
-                code = session.run(with_stages_in(config, given_dir), given_dir / member, resume, conclude, stop)
+                resume = args.resume and (folder / member).exists()
+                code = session.run(with_stages_in(config, folder), folder / member, resume, conclude, stop)
             if code != session.EXIT_OK or not metadata.is_complete((given_dir or own_dir()) / member):
                 return code
             if stop() and member != list(members)[-1]:

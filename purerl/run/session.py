@@ -69,7 +69,8 @@ def run(
     learned: dict[str, Any] = {}
     if not (resume and isinstance(run_dir, Path) and checkpoint.available(run_dir / "checkpoints")):
         shapes = jax.eval_shape(prepared.program.init, data)
-        learned = stages.learned_before(config, trained.algorithm, shapes)
+        place = run_dir if isinstance(run_dir, Path) else None
+        learned = stages.learned_before(config, trained.algorithm, shapes, place)
     run_dir = run_dir if isinstance(run_dir, Path) else run_dir()
     open_run_dir(config, run_dir, trained, resume)
     with contextlib.nullcontext(stop) if stop is not None else stop_signals() as stop_requested:

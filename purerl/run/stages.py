@@ -12,11 +12,12 @@ from purerl.run import checkpoint
 from purerl.types import Algorithm
 
 
-def learned_before(config: RunConfig, algorithm: Algorithm, shapes: Any) -> dict[str, Any]:
+def learned_before(config: RunConfig, algorithm: Algorithm, shapes: Any, run_dir: Path | None) -> dict[str, Any]:
     """What the newest checkpoint of `starts_from` has learned: fields of the state; none where a run starts anew.
 
     Args:
         shapes: of the state that the run will have.
+        run_dir: of the run, where that is known; earlier stages lie beside it.
 
     Raises:
         ConfigError: nothing can be taken over from there, or it has other shapes.
@@ -25,7 +26,7 @@ def learned_before(config: RunConfig, algorithm: Algorithm, shapes: Any) -> dict
         return {}
     if not algorithm.learned:
         raise ConfigError(f"starts_from: {config.algo['name']} does not say what it has learned; start it anew")
-    directory = _directory(config)
+    directory = _directory(config.starts_from, run_dir)
     if not checkpoint.available(directory):
         raise ConfigError(f"starts_from: {config.starts_from}: no checkpoint there; train that run first")
     others = [field.name for field in dataclasses.fields(shapes) if field.name not in algorithm.learned]
@@ -47,8 +48,10 @@ def started_from(learned: dict[str, Any], fresh: Any) -> Any:
     return dataclasses.replace(fresh, **jax.tree_util.tree_map_with_path(taken, learned, own))
 
 
-def _directory(config: RunConfig) -> Path:
-    assert config.starts_from is not None
-    if config.starts_from.startswith("stage:"):
-        raise ConfigError(f"starts_from: {config.starts_from}: only a stage has stages before it; write run:DIR")
-    return Path(config.starts_from.removeprefix("run:")) / "checkpoints"
+def _directory(starts_from: str, run_dir: Path | None) -> Path:
+    kind, _, name = starts_from.partition(":")
+    if kind == "run":
+        return Path(name) / "checkpoints"
+    if run_dir is None:
+        raise ConfigError(f"starts_from: {starts_from}: only a stage has stages before it; write run:DIR")
+    return run_dir.absolute().parent / name / "checkpoints"

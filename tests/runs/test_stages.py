@@ -1,6 +1,7 @@
 """A run of several stages: each a run of its own, the later ones starting from what an earlier one has learned."""
 
 import json
+import shutil
 import signal
 
 import numpy as np
@@ -54,6 +55,10 @@ def test_the_second_stage_starts_from_the_first_and_both_resume(staged, tmp_path
     assert json.loads((fresh / "hard" / "metadata.json").read_text())["status"] == "interrupted"
     assert train.main([*command, "--run-dir", str(fresh), "--resume"]) == 0
     assert "already complete" in capsys.readouterr().out
+    moved = tmp_path / "elsewhere" / "moved"
+    shutil.copytree(fresh, moved)
+    (moved / "hard" / "metadata.json").unlink()
+    assert train.main([*command, "--run-dir", str(moved / ".." / "moved"), "--resume"]) == 0
     for stage, step in (("easy", 2), ("hard", 6)):
         assert weights(fresh / stage, step).tobytes() == weights(run_dir / stage, step).tobytes()
 
