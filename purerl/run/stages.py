@@ -34,7 +34,9 @@ def learned_before(config: RunConfig, algorithm: Algorithm, shapes: Any, run_dir
     try:
         tree, _ = checkpoint.restore(directory, {"state": like})
     except CheckpointError as error:
-        raise ConfigError(f"starts_from: {error}; both need the same networks, agents and num_seeds") from error
+        raise ConfigError(
+            f"starts_from: {error}; use a sound run of the same networks, agents and num_seeds"
+        ) from error
     return {name: getattr(tree["state"], name) for name in algorithm.learned}
 
 

@@ -81,7 +81,7 @@ def test_a_signal_after_the_last_epoch_of_a_stage_starts_no_other(staged, tmp_pa
 def test_a_start_that_does_not_fit_is_refused_before_anything_is_written(finished_run, config_file, tmp_path, capsys):
     command = ["--config", str(config_file), "--run-dir", str(tmp_path / "run"), f"starts_from=run:{finished_run}"]
     assert train.main([*command, "num_seeds=2"]) == 2
-    assert "both need the same networks, agents and num_seeds" in one_line(capsys)
+    assert "use a sound run of the same networks, agents and num_seeds" in one_line(capsys)
     assert not (tmp_path / "run").exists()
 
 
