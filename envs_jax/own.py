@@ -67,6 +67,9 @@ def make(name: str, settings: dict[str, Any]) -> "Environment":
     factory = factory_of(name)
     model, takes_model = keywords_of(factory)
     known, taken = list(model.model_fields), [p.name for p in _parameters(factory)]
+    if "guests" in settings and "guests" not in taken:
+        policies = ", ".join(settings["guests"])
+        raise ValueError(f"{name}: {policies}: its factory takes no policies; give it the keyword guests=None")
     kept = {key: value for key, value in settings.items() if key in KEPT and key in taken}
     settings = {key: value for key, value in settings.items() if key not in kept}
     for setting in settings if model.model_config.get("extra") == "forbid" else ():

@@ -6,6 +6,7 @@ with unsurprising scalars, error messages.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -192,6 +193,10 @@ def load_members(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, R
     }  # fmt: skip
 
 
+MOST_LETTERS = 100
+"""Of a stage's name, which is that of its folder."""
+
+
 def _stages(data: dict[str, Any], source: str, overrides: Sequence[str], folder: Path) -> dict[str, RunConfig]:
     base, stages = {key: value for key, value in data.items() if key != "stages"}, data["stages"]
     named = isinstance(stages, list) and all(isinstance(s, dict) and isinstance(s.get("name"), str) for s in stages)
@@ -200,35 +205,21 @@ def _stages(data: dict[str, Any], source: str, overrides: Sequence[str], folder:
     found: dict[str, RunConfig] = {}
     for stage in stages:
         name, place = stage["name"], f"{source}: stage '{stage['name']}'"
-        if name in found or not name.replace("_", "").replace("-", "").isalnum():
-            raise ConfigError(f"{place}: names are different words of letters, digits, - and _")
+        if name in found or len(name) > MOST_LETTERS or not name.replace("_", "").replace("-", "").isalnum():
+            rule = f"names are different words of at most {MOST_LETTERS} letters, digits, - and _"
+            raise ConfigError(f"{source}: stage {short(name)}: {rule}")
         given = {key: value for key, value in stage.items() if key != "name"}
         config = resolve_config(_over(base, given), place, overrides, folder)
-        for earlier in stages_named_in(config):
+        for earlier in stages_named_in(config.starts_from, *config.env.values()):
             if earlier not in found:
                 raise ConfigError(f"{place}: stage:{earlier}: no earlier stage; there are {', '.join(found) or 'none'}")
         found[name] = config
     return found
 
 
-def stages_named_in(config: RunConfig) -> list[str]:
-    """Stages that `starts_from` and settings of the environment ask for."""
-    values = [config.starts_from, *config.env.values()]
-    return [value.removeprefix("stage:") for value in values if isinstance(value, str) and value.startswith("stage:")]
-
-
-def with_stages_in(config: RunConfig, directory: Path) -> RunConfig:
-    """Settings of the environment that are `stage:NAME` as the run in that folder of a directory.
-
-    `starts_from` stays as it is: folders of stages lie side by side, so that they may be moved together.
-    """
-
-    def found(value: Any) -> Any:
-        if not isinstance(value, str) or not value.startswith("stage:"):
-            return value
-        return f"run:{(directory / value.removeprefix('stage:')).absolute()}"
-
-    return config.model_copy(update={"env": {key: found(value) for key, value in config.env.items()}})
+def stages_named_in(*settings: Any) -> list[str]:
+    """Stages that are asked for as `stage:NAME`, by `starts_from` or settings of an environment."""
+    return [value.removeprefix("stage:") for value in settings if isinstance(value, str) and value.startswith("stage:")]
 
 
 def _overridden(data: Any, source: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -269,10 +260,10 @@ def resolve_config(
 
 
 def _absolute(value: Any) -> Any:
-    """`run:DIR` from the working directory as one that holds anywhere; anything else as it is."""
+    """`run:DIR` from the working directory as one that holds anywhere, in its one spelling; anything else as it is."""
     if not isinstance(value, str) or not value.startswith("run:"):
         return value
-    return f"run:{Path(value.removeprefix('run:')).absolute()}"
+    return f"run:{os.path.abspath(value.removeprefix('run:'))}"
 
 
 def _with_preset(data: dict[str, Any], where: "Source") -> dict[str, Any]:

@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 
 from purerl.cli import Parser, run_command
@@ -32,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
 def command(argv: Sequence[str] | None) -> int:
     args = parser().parse_intermixed_args(argv)
     # Imported here so that --help and mistyped flags answer at once.
-    from purerl.config import ALONE, load_members, stages_named_in, with_stages_in
+    from purerl.config import ALONE, load_members
     from purerl.errors import ConfigError
 
     if args.resume and args.run_dir is None:
@@ -45,30 +44,18 @@ def command(argv: Sequence[str] | None) -> int:
     given = load_members(args.config, overrides) if args.config is not None else {}
 
     from purerl.report.closing import conclude
-    from purerl.run import directory, metadata, process, session
+    from purerl.run import directory, process, session
+    from purerl.run import members as several
     from purerl.run.stored_config import read_config
 
+    if not given and several.begun_in(args.run_dir):
+        raise ConfigError(f"{args.run_dir}: holds several runs; name the file that they are of, too: --config FILE")
     members = given or {ALONE: read_config(args.run_dir, overrides)}
     process.select_device(next(iter(members.values())))
-    given_dir: Path | None = args.run_dir
-    own_dir = lru_cache(maxsize=1)(lambda: directory.claim(default_run_dir(args.config)))
+    run_dir = args.run_dir or (lambda: directory.claim(default_run_dir(args.config)))
     if ALONE in members:
-        return session.run(members[ALONE], given_dir or own_dir, args.resume, conclude)
-    with process.stop_signals() as stop:  # around all: one that comes between two members starts no other
-        for member, config in members.items():
-            folder = own_dir() if given_dir is None and stages_named_in(config) else given_dir
-            if folder is None:  # nothing is made before it is known that the run can be
-                place = lambda member=member: own_dir() / member  # noqa: E731
-                code = session.run(config, place, False, conclude, stop)
-            else:
-                resume = args.resume and (folder / member).exists()
-                code = session.run(with_stages_in(config, folder), folder / member, resume, conclude, stop)
-            if code != session.EXIT_OK or not metadata.is_complete((given_dir or own_dir()) / member):
-                return code
-            if stop() and member != list(members)[-1]:
-                print(f"interrupted after {member}; continue with --resume")
-                return session.EXIT_OK
-    return session.EXIT_OK
+        return session.run(members[ALONE], run_dir, args.resume, conclude)
+    return several.run_all(members, run_dir, args.resume, conclude)
 
 
 def default_run_dir(config_path: Path) -> Path:

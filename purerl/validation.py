@@ -23,8 +23,13 @@ class Source(NamedTuple):
     overridden: tuple[str, ...]
 
     def of(self, key: str) -> str:
+        # One of a key below takes the place of whatever was there.
         given_on_command_line = any(key == o or key.startswith(f"{o}.") for o in self.overridden)
         return "override" if given_on_command_line else self.file
+
+    def of_all(self, key: str) -> str:
+        """Of a mapping: an override of one of its keys may have made it what it is."""
+        return "override" if any(o.startswith(f"{key}.") for o in self.overridden) else self.of(key)
 
 
 def validated(model: Any, data: dict[str, Any], where: Source, prefix: str, keys: Sequence[str]) -> Any:
@@ -114,6 +119,8 @@ def _message(error: ValidationError, where: Source, prefix: str, keys: Sequence[
     # A field that allows several types reports one problem for each of them.
     same_place = [p for p in problems if _path_of(p["loc"]) == _path_of(first["loc"])]
     reasons = list(dict.fromkeys(_reason(p) for p in same_place))
+    if isinstance(first["input"], dict):
+        source = where.of_all(key)
     of_several_keys = first["type"] == "value_error" and isinstance(first["input"], dict)
     value = "" if of_several_keys else f" = {short(first['input'])}"
     return f"{source}: {key or 'configuration'}{value}: {' or '.join(reasons)}"

@@ -75,7 +75,10 @@ class Config(TwinConfig):
     @model_validator(mode="after")
     def _actor_learns(self):
         if self.critic_only_updates > self.num_updates() * self.gradient_steps():
-            raise ValueError("critic_only_updates are more than the run has: the actor would never learn")
+            steps = f"{self.num_updates() * self.gradient_steps()} gradient steps of the run"
+            raise ValueError(
+                f"critic_only_updates {self.critic_only_updates} are more than the {steps}: the actor would never learn"
+            )
         return self
 
 

@@ -1,5 +1,6 @@
 """Figures of policies under other conditions: numbers over the size of changes, matrices of players x conditions."""
 
+import textwrap
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
@@ -50,7 +51,9 @@ def change_figure(rows: pd.DataFrame, column: str, name: str) -> Figure:
         ax.grid(alpha=0.3)
     for row in axes:
         row[0].set_ylabel(column)
-    figure.suptitle(f"{column} under {name}: mean and range over one changed, dashed: all changed", fontsize=11)
+    has_both = (rows[rows["kind"] != "none"].groupby("kind")["who"].agg(lambda who: len({*(who == "all")})) > 1).any()
+    title = f"{column} under {name}: mean and range over one changed, dashed: all changed"
+    figure.suptitle(textwrap.fill(title if has_both else f"{column} under {name}", 14 * across), fontsize=11)
     return figure
 
 

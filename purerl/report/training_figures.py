@@ -82,7 +82,9 @@ def learning_curve_figure(evaluations: Sequence[dict[str, Any]], progress: pd.Da
     else:
         lines, bound, label = last["baselines"], last["bound"], last["unit"]
     figure, ax = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    ax.plot(steps, scores.mean(axis=1), color=POLICY_COLOR, lw=2, label=f"policy ({scores.shape[1]} seed(s))")
+    marker = "o" if len(steps) == 1 else None  # a line of one point cannot be seen
+    label_seeds = f"policy ({scores.shape[1]} seed(s))"
+    ax.plot(steps, scores.mean(axis=1), color=POLICY_COLOR, lw=2, marker=marker, label=label_seeds)
     if scores.shape[1] > 1:
         ax.fill_between(steps, scores.min(axis=1), scores.max(axis=1), color=POLICY_COLOR, alpha=0.2, lw=0)
     # Rules that lose many times the stake would squeeze the curve into a line: they are named at the edge instead.
@@ -222,7 +224,8 @@ def compare_figure(runs: Mapping[str, "Shown"]) -> Figure:
         steps_at = dict(zip(progress["epoch"], progress[clock], strict=True))
         evaluations = evaluated(shown.history)
         scores = np.array([e[key] for e in evaluations])
-        left.plot(steps := [steps_at[e["epoch"]] for e in evaluations], scores.mean(axis=1), lw=1.8, label=name)
+        steps, marker = [steps_at[e["epoch"]] for e in evaluations], "o" if len(evaluations) == 1 else None
+        left.plot(steps, scores.mean(axis=1), lw=1.8, marker=marker, label=name)
         left.fill_between(steps, scores.min(axis=1), scores.max(axis=1), alpha=0.15, lw=0)
         values = last_report(shown)[key]
         bars.append((name, float(np.mean(values)), float(np.std(values))))

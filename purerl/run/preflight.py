@@ -4,15 +4,18 @@ import contextlib
 import traceback
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
+from purerl.config import RunConfig
 from purerl.errors import ConfigError, is_own
-from purerl.run import evaluation, memory, stopping
+from purerl.run import evaluation, logs, memory, stopping
+from purerl.run.kept import Kept
 from purerl.run.plan import Plan, plan_of
 from purerl.run.program import Program, program_of
-from purerl.run.runs import Run, require_split, require_training_split, user_input
+from purerl.run.runs import Run, build, require_split, require_training_split, user_input
 from purerl.run.steps import cases_to_write
 from purerl.types import Data
 
@@ -28,19 +31,31 @@ class Prepared(NamedTuple):
     plan: Plan
     program: Program
     """Of the shorter epochs; its epoch has been traced."""
+    state: Any
+    """Shapes of the whole state."""
     rollout: Any
     """Of the evaluations, traced."""
+    memory: str
+    """What it will take, in one line."""
 
 
-def prepare(trained: Run, data: Data) -> Prepared:
-    """Trace all programs of a run and compare what they hold with the memory that there is.
+def prepare(config: RunConfig, kept: Kept | None = None, run_dir: Path | None = None) -> Prepared:
+    """Build a run, trace all its programs and compare what they hold with the memory that there is.
 
     The traces are those that are compiled afterwards, so they are made early and not twice.
 
+    Args:
+        kept: of an earlier session of this run.
+        run_dir: of the run, where that is known.
+
     Raises:
-        ConfigError: what cannot be traced, under the run's layout of devices too, or does not fit.
+        ConfigError, or an error of the environment or its data: what cannot be built or traced, under the run's layout
+            of devices too, settings that this world or this length cannot have, or what does not fit the memory.
     """
-    config, algorithm, env = trained.config, trained.algorithm, trained.env
+    logs.require_packages(config.logging)
+    trained = build(config, kept, run_dir=run_dir)
+    require_sound(trained)
+    algorithm, env, data = trained.algorithm, trained.env, trained.algorithm.load_data()
     plan = plan_of(algorithm.num_updates, config.epochs)
     program, rollout = program_of(algorithm, config, plan.updates_per_epoch), evaluation.rollout_of(algorithm, env)
     rules = config.evaluation
@@ -62,8 +77,7 @@ def prepare(trained: Run, data: Data) -> Prepared:
         memory.Part("updates", max(in_loops - state_bytes, 0) * copies, _keys(has, UPDATE_KEYS, "num_seeds")),
         memory.Part("evaluation", records, ("evaluation.episodes", "num_seeds")),
     ]
-    print(memory.require_room(parts))
-    return Prepared(trained, data, plan, program, rollout)
+    return Prepared(trained, data, plan, program, state, rollout, memory.require_room(parts))
 
 
 def require_room_for_one(trained: Run, data: Data, program: Any) -> None:

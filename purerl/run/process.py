@@ -50,7 +50,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
         if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.append(number)
-        print("\nstopping after this epoch; the run can be resumed", file=sys.stderr)
+        print("\nstopping after this epoch; what is left to do can be resumed", file=sys.stderr)
 
     try:
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -13,7 +13,7 @@ from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment, Guest
 from purerl.config import RunConfig, algorithm_module
 from purerl.errors import ConfigError
-from purerl.run import bundle, checkpoint
+from purerl.run import bundle, checkpoint, stages
 from purerl.run.kept import Kept, read_kept
 from purerl.run.stored_config import read_config
 from purerl.types import Algorithm, Data, Policy
@@ -31,7 +31,11 @@ class Run(NamedTuple):
 
 
 def build(
-    config: RunConfig, kept: Kept | None = None, env: Environment | None = None, without_data: bool = False
+    config: RunConfig,
+    kept: Kept | None = None,
+    env: Environment | None = None,
+    without_data: bool = False,
+    run_dir: Path | None = None,
 ) -> Run:
     """Environment and algorithm of a configuration.
 
@@ -39,12 +43,13 @@ def build(
         kept: of an earlier run of this configuration: the same data seen through the same calibration.
         env: the environment where it has been made before.
         without_data: see `Environment.provenance`.
+        run_dir: of the run, where that is known; its earlier stages lie beside it.
 
     Raises:
         ConfigError: the environment or the algorithm refuses its settings.
         FileNotFoundError, DataError: from the environment's data.
     """
-    env = build_env(config, kept, without_data) if env is None else env
+    env = build_env(config, kept, without_data, run_dir) if env is None else env
     algorithm_config = config.algorithm_config()
     if config.reward_scale != 1 and getattr(algorithm_config, "critic_preview", False):
         raise ConfigError("algo.critic_preview: previews are not scaled; set reward_scale to 1")
@@ -56,16 +61,21 @@ def build(
     return Run(config, env, algorithm)
 
 
-def build_env(config: RunConfig, kept: Kept | None = None, without_data: bool = False) -> Environment:
+def build_env(
+    config: RunConfig, kept: Kept | None = None, without_data: bool = False, run_dir: Path | None = None
+) -> Environment:
     """The environment of a configuration, with an agent axis; arguments and errors are those of `build`."""
     settings = config.env_settings()
     if kept is not None:
         settings |= {name: value for name, value in kept._asdict().items() if value is not None}
     if kept is not None and kept.provenance is not None and without_data:
         settings["without_data"] = True
-    asked = {name: value for name, value in settings.items() if isinstance(value, str) and value.startswith("run:")}
+    # What is none is a setting like any other: the factory knows whether it wanted a policy.
+    asked = {name: value for name, value in settings.items() if stages.names_a_run(value)}
     if asked:
-        settings["guests"] = {name: _guest(Path(value.removeprefix("run:"))) for name, value in asked.items()}
+        settings["guests"] = {
+            name: _guest(stages.directory_of(f"env.{name}", value, run_dir)) for name, value in asked.items()
+        }
     return user_input("env", lambda: with_agent_axis(envs_jax.make(config.env["name"], **settings)))
 
 
@@ -117,7 +127,7 @@ def open_run(run_dir: Path, overrides: Sequence[str] = (), without_data: bool = 
     for override in overrides:
         if not override.startswith("env."):
             raise ConfigError(f"override '{override}': only env.key=value can differ from the trained run")
-    return build(read_config(run_dir, overrides), read_kept(run_dir), without_data=without_data)
+    return build(read_config(run_dir, overrides), read_kept(run_dir), without_data=without_data, run_dir=run_dir)
 
 
 def read_policy(run_dir: Path, run: Run, name: CheckpointName) -> tuple[Policy, dict[str, Any]]:

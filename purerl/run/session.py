@@ -28,7 +28,7 @@ from purerl.run.metadata import is_complete, now, write_metadata
 from purerl.run.plan import env_steps_after
 from purerl.run.process import stop_signals
 from purerl.run.program import program_of
-from purerl.run.runs import Run, build
+from purerl.run.runs import Run
 from purerl.run.steps import cases_to_write, write_step_tables
 from purerl.types import Data
 
@@ -61,16 +61,13 @@ def run(
             print(f"{run_dir}: this run is already complete")
             return EXIT_OK
         checkpoint.available(run_dir / "checkpoints")  # raises where all were written by an earlier version
-    logs.require_packages(config.logging)
-    trained = build(config, kept_so_far(run_dir) if resume and isinstance(run_dir, Path) else None)
-    preflight.require_sound(trained)
-    data = trained.algorithm.load_data()  # before anything is written
-    prepared = preflight.prepare(trained, data)
+    directory = run_dir if isinstance(run_dir, Path) else None
+    prepared = preflight.prepare(config, kept_so_far(directory) if resume and directory else None, directory)
+    print(prepared.memory)
+    trained = prepared.trained
     learned: dict[str, Any] = {}
-    if not (resume and isinstance(run_dir, Path) and checkpoint.available(run_dir / "checkpoints")):
-        shapes = jax.eval_shape(prepared.program.init, data)
-        place = run_dir if isinstance(run_dir, Path) else None
-        learned = stages.learned_before(config, trained.algorithm, shapes, place)
+    if not (resume and directory and checkpoint.available(directory / "checkpoints")):
+        learned = stages.learned_before(config, trained.algorithm, prepared.state, directory)
     run_dir = run_dir if isinstance(run_dir, Path) else run_dir()
     open_run_dir(config, run_dir, trained, resume)
     with contextlib.nullcontext(stop) if stop is not None else stop_signals() as stop_requested:

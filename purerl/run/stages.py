@@ -24,9 +24,8 @@ def learned_before(config: RunConfig, algorithm: Algorithm, shapes: Any, run_dir
     """
     if config.starts_from is None:
         return {}
-    if not algorithm.learned:
-        raise ConfigError(f"starts_from: {config.algo['name']} does not say what it has learned; start it anew")
-    directory = _directory(config.starts_from, run_dir)
+    _require_learned(config, algorithm)
+    directory = directory_of("starts_from", config.starts_from, run_dir) / "checkpoints"
     if not checkpoint.available(directory):
         raise ConfigError(f"starts_from: {config.starts_from}: no checkpoint there; train that run first")
     others = [field.name for field in dataclasses.fields(shapes) if field.name not in algorithm.learned]
@@ -50,10 +49,48 @@ def started_from(learned: dict[str, Any], fresh: Any) -> Any:
     return dataclasses.replace(fresh, **jax.tree_util.tree_map_with_path(taken, learned, own))
 
 
-def _directory(starts_from: str, run_dir: Path | None) -> Path:
-    kind, _, name = starts_from.partition(":")
+def require_fitting(later: RunConfig, algorithm: Algorithm, shapes: Any, before: Any) -> None:
+    """Refuse a stage that could not start from what an earlier one will have learned.
+
+    Args:
+        shapes: of the state of the later one; `before` is that of the earlier one.
+
+    Raises:
+        ConfigError: other networks, agents or seeds.
+    """
+    _require_learned(later, algorithm)
+    for name in algorithm.learned:
+        mine, theirs = (dict(jax.tree_util.tree_leaves_with_path(getattr(s, name, None))) for s in (shapes, before))
+        for path in [*mine, *(path for path in theirs if path not in mine)]:
+            if (mine.get(path) is None) or theirs.get(path) != mine[path]:
+                found = [getattr(leaf, "shape", "missing") for leaf in (theirs.get(path), mine.get(path))]
+                raise ConfigError(
+                    f"starts_from: {later.starts_from}: {name}{jax.tree_util.keystr(path)} is {found[0]} there and "
+                    f"{found[1]} here; both need the same networks, agents and num_seeds"
+                )
+
+
+def names_a_run(value: Any) -> bool:
+    """Whether a setting is `run:DIR` or `stage:NAME`."""
+    return isinstance(value, str) and value.startswith(("run:", "stage:"))
+
+
+def directory_of(key: str, value: str, run_dir: Path | None) -> Path:
+    """Directory of the run that `run:DIR` or `stage:NAME` names.
+
+    Stages lie side by side and name each other, not folders, so that they may be moved together.
+
+    Raises:
+        ConfigError: a stage of a run that is none.
+    """
+    kind, _, name = value.partition(":")
     if kind == "run":
-        return Path(name) / "checkpoints"
+        return Path(name)
     if run_dir is None:
-        raise ConfigError(f"starts_from: {starts_from}: only a stage has stages before it; write run:DIR")
-    return run_dir.absolute().parent / name / "checkpoints"
+        raise ConfigError(f"{key}: {value}: only a stage has stages before it; write run:DIR")
+    return run_dir.absolute().parent / name
+
+
+def _require_learned(config: RunConfig, algorithm: Algorithm) -> None:
+    if not algorithm.learned:
+        raise ConfigError(f"starts_from: {config.algo['name']} does not say what it has learned; start it anew")

@@ -84,6 +84,9 @@ WORLD = """
             base, name="led", default_params=(base.default_params, guest.policy), reset_env=reset_env, step_env=step_env
         )
 
+    def deaf(leader: str):
+        return make()
+
     def calibrated():
         from envs_jax.base import Assessment
 
@@ -164,6 +167,10 @@ def test_a_world_and_an_algorithm_of_a_users_own(documented, tmp_path, monkeypat
     monkeypatch.chdir(documented)
     assert train.main(["--config", "climb.yaml", "--run-dir", str(run_dir), *small]) == 0
     exec((documented / "check.py").read_text().replace("goal_m=0.3))", "goal_m=0.3), steps=3)"))
+    led = runs.build_env(load_config("walk.yaml", ["env.name=follow:make", f"env.leader=run:{run_dir}"]))
+    envs_jax.check_env(led, steps=3)
+    with pytest.raises(ConfigError, match="env: leader: write run:DIR, not 'runs/walk'"):
+        runs.build_env(load_config("walk.yaml", ["env.name=follow:make", "env.leader=runs/walk"]))
     stored = yaml.safe_load((run_dir / "config.yaml").read_text())
     assert stored["modules_in"] == [str(documented)]
     assert stored["env"] == {"name": "assessed_walk:make", "goal_m": 0.3} and stored["algo"]["step_size"] == 1.0
@@ -254,6 +261,12 @@ def test_a_policy_of_no_run_is_one_line(folder, tmp_path, capsys):
     message = capsys.readouterr().err.strip()
     assert "nowhere" in message and "\n" not in message
     assert not (tmp_path / "run").exists()
+
+
+def test_a_factory_that_takes_no_policy_is_given_none(folder, finished_run):
+    config = load_config(folder / "run.yaml", [f"env={{name: 'own_walk:deaf', leader: 'run:{finished_run}'}}"])
+    with pytest.raises(ConfigError, match="own_walk:deaf: leader: its factory takes no policies; give it the keyword"):
+        runs.build(config)
 
 
 def test_an_algorithm_without_a_reward_scale_is_given_none(documented):

@@ -91,7 +91,14 @@ def test_a_start_that_does_not_fit_is_refused_before_anything_is_written(finishe
         ([], "stages: write a list of stages, each with a name"),
         ([{"epochs": 2}], "stages: write a list of stages, each with a name"),
         ([{"name": "a"}, {"name": "a"}], "stage 'a': names are different words"),
-        ([{"name": "../a"}], "names are different words of letters"),
+        ([{"name": "../a"}], "names are different words of at most 100 letters"),
+        ([{"name": "a" * 300}], "names are different words of at most 100 letters"),
+        ([{"name": "a"}, {"name": "b", "evaluation": {"final_split": "tset"}}], "b: evaluation.final_split tset: "),
+        ([{"name": "a"}, {"name": "b", "starts_from": "run:nowhere"}], "nowhere: no checkpoint there; train that run"),
+        (
+            [{"name": "a"}, {"name": "b", "starts_from": "stage:a", "num_seeds": 2}],
+            "b: starts_from: stage:a: weights is (2, 1) there and (2, 2, 1) here; ",
+        ),
         ([{"name": "a", "starts_from": "stage:b"}, {"name": "b"}], "stage 'a': stage:b: no earlier stage"),
         ([{"name": "a", "epohcs": 3}], "stage 'a': unknown key 'epohcs'; did you mean 'epochs'?"),
         ([{"name": "a", "starts_from": "elsewhere"}], "starts_from = 'elsewhere': write run:DIR or stage:NAME"),
@@ -104,3 +111,15 @@ def test_stages_that_cannot_be_are_refused_in_one_line(stages, message, tmp_path
     assert train.main(["--config", str(path), "--run-dir", str(tmp_path / "run")]) == 2
     assert message in one_line(capsys)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_was_begun_of_stages_and_what_was_not_is_told_apart(staged, tmp_path, capsys):
+    """An empty folder of a stage is none that could be resumed; without the file nobody knows what comes next."""
+    run_dir = tmp_path / "run"
+    (run_dir / "easy").mkdir(parents=True)
+    command = ["--run-dir", str(run_dir), "--resume", "logging.progress=false"]
+    assert train.main(["--config", str(staged), *command]) == 0
+    assert json.loads((run_dir / "hard" / "metadata.json").read_text())["status"] == "finished"
+    capsys.readouterr()
+    assert train.main(command) == 2
+    assert "holds several runs; name the file that they are of, too: --config FILE" in one_line(capsys)
