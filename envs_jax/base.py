@@ -258,3 +258,11 @@ class Environment:
 def restarted(done: jax.Array, fresh: tuple[Any, State], stepped: tuple[Any, State]) -> tuple[Any, State]:
     """`(obs, state)` after a step: those of the next episode where this one is `done`."""
     return jax.tree.map(lambda new, old: jnp.where(done, new, old), fresh, stepped)
+
+
+def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, whose Python runs once for the same shapes: programs that step a world repeat its operations.
+
+    A run has several such programs (first episodes, updates, evaluations), and tracing a world takes seconds.
+    """
+    return jax.jit(function, inline=True)

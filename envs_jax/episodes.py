@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs_jax.base import Environment, Params
+from envs_jax.base import Environment, Params, traced_once
 
 Act = Callable[[Any, Any, Any, jax.Array], tuple[Any, Any]]
 """`(memory, obs, state, key) -> (action, memory)` of a batch of cases."""
@@ -44,6 +44,7 @@ def play(
         whole: records hold everything that is known of a step instead of its scalars.
     """
     key_reset, key_steps = jax.random.split(key)
+    step = jax.vmap(traced_once(env.step_env), (0, 0, 0, None))
     num_steps = env.episode_length or env.max_episode_length
     num_cases = case_indices.shape[0]
 
@@ -53,15 +54,14 @@ def play(
     def start() -> tuple[Any, Any]:
         if env.assessment.reset_case is not None:
             return jax.vmap(env.assessment.reset_case, (0, 0, None))(keys_by_case(key_reset), case_indices, params)
-        return jax.vmap(env.reset_env, (0, None))(keys_by_case(key_reset), params)
+        return jax.vmap(traced_once(env.reset_env), (0, None))(keys_by_case(key_reset), params)
 
     def body(carried, key):
         obs, state, memory, active = carried
         key_act, key_env = jax.random.split(key)
         action, memory = act(memory, obs, state, key_act)
-        obs_next, state_next, reward, terminated, truncated, info = jax.vmap(env.step_env, (0, 0, 0, None))(
-            keys_by_case(key_env), state, action, params
-        )
+        keys = keys_by_case(key_env)
+        obs_next, state_next, reward, terminated, truncated, info = step(keys, state, action, params)
         team_reward = jnp.where(active, reward.reshape(num_cases, -1).sum(axis=1), 0.0)
         own = {"reward": team_reward, "active": active}
         kept = info, own, state, reward, action, obs

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from envs_jax.base import FRAMES, Environment, restarted
+from envs_jax.base import FRAMES, Environment, restarted, traced_once
 from purerl.learn import sharding
 
 
@@ -81,7 +81,7 @@ RESETS_AHEAD_BYTES = 64 * 2**20
 
 def start_worlds(env: Environment, params, key: jax.Array, num_envs: int, carry) -> Worlds:
     """B fresh episodes; `carry` is the policy's empty memory."""
-    obs, state = jax.vmap(env.reset_env, (0, None))(jax.random.split(key, num_envs), params)
+    obs, state = jax.vmap(traced_once(env.reset_env), (0, None))(jax.random.split(key, num_envs), params)
     zeros = jnp.zeros((num_envs,))
     return Worlds(state, obs, carry, dict.fromkeys(_running_names(env), zeros))
 
@@ -127,7 +127,8 @@ def collect(
     if shared:
         worlds, key_once = jax.tree.map(sharding.own_share, (worlds, key_once))
         noise, key_step, key_reset = jax.tree.map(lambda x: sharding.own_share(x, 1), (noise, key_step, key_reset))
-    reset = jax.vmap(env.reset_env, (0, None))
+    reset = jax.vmap(traced_once(env.reset_env), (0, None))
+    step = jax.vmap(traced_once(env.step_env), (0, 0, 0, None))
     fresh_of: Callable[[Any], Any]
     restarts: Any
     if key_once is not None:
@@ -142,9 +143,7 @@ def collect(
     def body(worlds, key_step, inputs):
         noise, restart = inputs
         action, carry, extra = act(worlds, noise)
-        final_obs, state_next, reward, terminated, truncated, info = jax.vmap(env.step_env, (0, 0, 0, None))(
-            key_step, worlds.state, action, params
-        )
+        final_obs, state_next, reward, terminated, truncated, info = step(key_step, worlds.state, action, params)
         done = terminated | truncated
         obs, state = jax.vmap(restarted)(done, fresh_of(restart), (final_obs, state_next))
         before, after = facts_of(env, params, worlds.state), facts_of(env, params, state_next)
