@@ -118,13 +118,13 @@ def draw(modules: dict[str, Module], out: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    across = 9
+    across = 7
     rows: dict[str, list[list[Module]]] = {}
     for room in ROOMS:
         own = [m for m in modules.values() if room_of(m.name) == room and m.lines > 1]
         rows[room] = [own[i : i + across] for i in range(0, len(own), across)]
     total = sum(len(lines) for lines in rows.values()) + 0.45 * len(ROOMS)
-    figure, ax = plt.subplots(figsize=(14.5, 0.36 * total + 0.6), layout="constrained")
+    figure, ax = plt.subplots(figsize=(13.5, 0.33 * total + 0.6), layout="constrained")
     bottom, middle = 0.0, {}
     for number, (room, lines) in enumerate(rows.items()):
         top = bottom + len(lines)
