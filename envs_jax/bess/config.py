@@ -101,7 +101,8 @@ class BessConfig(BaseModel):
     @classmethod
     def _merge_preset(cls, data: Any) -> Any:
         """Limits given in the configuration replace single constants of the preset."""
-        preset = PRESETS.get(data.get("preset", "default"), {}) if isinstance(data, dict) else {}
+        name = data.get("preset", "default") if isinstance(data, dict) else None
+        preset = PRESETS.get(name, {}) if isinstance(name, str) else {}
         given = data.get("limits", {}) if isinstance(data, dict) else None
         if not preset or not isinstance(given, dict):
             return data

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from purerl import algos
-from purerl.config import config_hash, first_difference, load_config
+from purerl.config import config_hash, first_difference, load_config, resolve_config
 from purerl.errors import ConfigError
 from purerl.learn.optimizers import Schedule
 from purerl.yaml_rules import parse_yaml, with_override
@@ -229,3 +229,17 @@ def test_endless_nesting_is_one_line(tmp_path):
         load_config(tmp_path / "deep.yaml")
     with pytest.raises(ConfigError, match="override 'seed': nested too deeply"):
         with_override({}, "seed=" + "[" * 3000)
+
+
+@pytest.mark.parametrize(("world", "algorithm"), [("bess", "td3"), ("atc/generic", "ppo"), ("mate/4v4-9", "qplex")])
+def test_a_value_of_another_kind_is_one_line_at_every_key(world, algorithm):
+    """Also where a schema looks at values before their kinds are known."""
+    given = {"env": {"name": world}, "algo": {"name": algorithm}}
+    whole = resolve_config(given, "c.yaml").model_dump(mode="json")
+    for section in ("env", "algo", "evaluation", "checkpointing", "logging"):
+        for key in whole[section]:
+            for odd in ([[]], {"unknown": {}}):
+                try:
+                    resolve_config({**given, section: {**given.get(section, {}), key: odd}}, "c.yaml")
+                except ConfigError as error:
+                    assert "\n" not in str(error)
