@@ -93,6 +93,7 @@ WORLDS = (
     World(names=("matrix",), factory="envs_jax.games.matrix:make", config="envs_jax.games.config:MatrixConfig"),
     World(names=("two_state",), factory="envs_jax.games.two_state:make", config="envs_jax.games.config:TwoStateConfig"),
     World(names=("gymnax:",), factory="envs_jax.adapters:gymnax_env"),
+    World(names=("jaxmarl:",), factory="envs_jax.jaxmarl:jaxmarl_env"),
 )
 """One row per world."""
 
@@ -112,7 +113,7 @@ def make(name: str, **settings: Any) -> "Environment":
     """Build the environment `name` with its keyword settings.
 
     Args:
-        name: a key of `registered_envs`, `gymnax:<task>`, or `module:factory`, a user's own world.
+        name: a key of `registered_envs`, `gymnax:<task>`, `jaxmarl:<task>`, or `module:factory`, a user's own world.
 
     Raises:
         ValueError: an unknown name or setting; the message names the nearest valid one.
@@ -125,7 +126,7 @@ def make(name: str, **settings: Any) -> "Environment":
 def require_known_name(name: str) -> None:
     """Raise ValueError with the nearest valid name if `name` can be no environment.
 
-    Whether there is such a gymnax task, or such a module of a user, is found when it is asked for.
+    Whether there is such a task of another library, or such a module of a user, is found when it is asked for.
     """
     if _row_of(name)[0] is not None or is_own(name):
         return
@@ -141,7 +142,9 @@ def is_own(name: str) -> bool:
 
 
 def config_model(name: str) -> Any:
-    """The pydantic model of the settings of environment `name`, None where only the factory knows them (gymnax tasks).
+    """The pydantic model of the settings of environment `name`, None where only the factory knows them.
+
+    That is so with tasks of other libraries.
 
     Raises:
         ValueError: a user's world that cannot be imported, or that has no such factory.

@@ -147,12 +147,12 @@ def gymnax_env(task: str, observed: Sequence[int] | None = None, **settings: Any
     import gymnax  # Imported here: it costs seconds, and most runs never need it.
 
     if task not in gymnax.registered_envs:
-        raise ValueError(f"unknown gymnax task '{task}'; {_nearest(task, list(gymnax.registered_envs))}")
+        raise ValueError(f"unknown gymnax task '{task}'; {nearest(task, list(gymnax.registered_envs))}")
     env, default_params = gymnax.make(task)
     known = [field.name for field in dataclasses.fields(default_params)]
     for name, value in settings.items():
         if name not in known:
-            raise ValueError(f"unknown parameter '{name}' of gymnax task '{task}'; {_nearest(name, known)}")
+            raise ValueError(f"unknown parameter '{name}' of gymnax task '{task}'; {nearest(name, known)}")
         _require_like(f"{name} of gymnax task '{task}'", value, getattr(default_params, name))
     if env.supports_transition_gradients:
         env = env.with_transition_gradients()
@@ -183,11 +183,11 @@ def gymnax_env(task: str, observed: Sequence[int] | None = None, **settings: Any
 
     def reset_env(key, params):
         obs, state = env.reset_env(key, params)
-        return observation(obs), jax.tree.map(_strong, state)
+        return observation(obs), jax.tree.map(strong, state)
 
     def step_env(key, state, action, params):
         obs, state_next, reward, terminated, info = env.step_env(key, state, action, params)
-        state_next = jax.tree.map(lambda new, old: jnp.asarray(new, jnp.result_type(old)), state_next, state)
+        state_next = with_types_of(state, state_next)
         truncated = env.is_truncated(state_next, params)
         flags = [jnp.asarray(flag, bool).reshape(()) for flag in (terminated, truncated)]
         return observation(obs), state_next, jnp.asarray(reward, jnp.float32).reshape(()), *flags, info
@@ -229,9 +229,14 @@ def _components(observed: Any, shape: tuple[int, ...]) -> np.ndarray:
     return np.array(listed)
 
 
-def _strong(leaf: Any) -> jax.Array:
+def strong(leaf: Any) -> jax.Array:
     """`leaf` without JAX's weak typing, which would change the type of a scan carry after one step."""
     return jnp.asarray(leaf, jnp.result_type(leaf))
+
+
+def with_types_of(state: Any, after: Any) -> Any:
+    """The state `after` a step with the types of the one before, for the same reason."""
+    return jax.tree.map(lambda old, new: jnp.asarray(new, jnp.result_type(old)), state, after)
 
 
 def _converted_space(space_of: Callable[[Any], Any], params: Any) -> Box | Discrete:
@@ -244,6 +249,7 @@ def _converted_space(space_of: Callable[[Any], Any], params: Any) -> Box | Discr
     raise ValueError(f"space {space!r} is neither a box nor discrete")
 
 
-def _nearest(name: str, valid: list[str]) -> str:
+def nearest(name: str, valid: list[str]) -> str:
+    """What to say of a name that is not among the valid ones."""
     matches = difflib.get_close_matches(name, valid, n=1, cutoff=0.4)
     return f"did you mean '{matches[0]}'?" if matches else f"valid names: {', '.join(valid)}"
