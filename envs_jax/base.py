@@ -181,6 +181,34 @@ class Guest(NamedTuple):
     """Its memory at the start of an episode for a batch shape (without the agent axis)."""
 
 
+class EntityKind(NamedTuple):
+    """Entities of one kind in an agent's observation, side by side."""
+
+    number: int
+    size: int
+    """Values of each. The last is one where the agent sees the entity, zero where it does not."""
+
+
+class Entities(NamedTuple):
+    """How an agent's observation is divided, so that networks may look at entities one by one."""
+
+    own: int
+    """Values at its start: about the agent itself, and about the world at large."""
+    kinds: Mapping[str, EntityKind]
+    """By name, in the order of the observation, which they fill."""
+
+
+class Selection(NamedTuple):
+    """That actions say which entities an agent selects."""
+
+    encoding: Literal["subset", "single", "factored"]
+    """`subset`: a number whose bits, the highest first, stand for one entity each; `single`: one entity or, last, none;
+    `factored`: a choice between no and yes for each."""
+    number: int
+    kind: str | None = None
+    """Of `Entities.kinds`, in that order; None: they are no part of the observation."""
+
+
 NO_GUIDANCE, BY_RETURN = Guidance(), Assessment()
 
 
@@ -215,6 +243,10 @@ class Environment:
     alive: Callable[[State, Params], jax.Array] | None = None
     """`(state, params)`: bool (A,), the agents that act in this state. One that does not has had its last reward: its
     own episode has terminated, and what it does is ignored."""
+    entities: Entities | None = None
+    """Of what observations (A, d) or (d,) are made; None: not told."""
+    selection: Selection | None = None
+    """What actions select; None: they are something else."""
     differentiable: bool = False
     guidance: Guidance = NO_GUIDANCE
     assessment: Assessment = BY_RETURN

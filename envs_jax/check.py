@@ -45,6 +45,10 @@ def _check_observation(env: Environment, params: Params, obs: Any) -> None:
         assert first == (env.num_agents,), f"first axis of {name} {part.shape} is not num_agents {env.num_agents}"
     for breach, holds in _observation_checks(env.observation_space(params), obs, "first ").items():
         _require(breach, holds)
+    if env.entities is not None:
+        told = env.entities.own + sum(kind.number * kind.size for kind in env.entities.kinds.values())
+        found = np.shape(obs)[-1]
+        assert told == found, f"entities: they tell of {told} numbers, an agent's observation has {found}"
     space = env.action_space(params)
     assert isinstance(space, Space), f"the action space is {type(space).__name__}, none of envs_jax.spaces"
     assert bool(space.contains(space.sample(jax.random.key(0)))), "a sampled action is outside the action space"

@@ -103,6 +103,11 @@ class MateConfig(_Strict):
         "null: macro for cameras, flat for targets",
     )
     multi_selection: bool = Field(True, description="macro: any subset of the targets, else one or none")
+    selection_head: Literal["subset", "factored"] | None = Field(
+        None,
+        description="macro, any subset: one choice among all of them, or yes or no for every target; null: subset with "
+        "up to 8 targets",
+    )
     frame_skip: int | None = Field(
         None, ge=1, le=1000, description="frames for which an action is held; null: 5 of macro, else 1"
     )
@@ -161,6 +166,8 @@ class MateConfig(_Strict):
     def _consistent(self):
         if self.control == "macro" and self.learner != "cameras":
             raise ValueError(f"control macro is for cameras; learner {self.learner} has flat or continuous")
+        if self.selection_head is not None and not self.multi_selection:
+            raise ValueError(f"selection_head {self.selection_head}: it belongs to multi_selection: true")
         known = TERMS["cameras"] if self.learner == "both" else TERMS[self.learner]
         for name in self.reward_coefficients or {}:
             if name not in known:

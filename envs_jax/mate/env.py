@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs_jax.base import Assessment, Column, Environment, Guest
+from envs_jax.base import Assessment, Column, Environment, Guest, Selection
 from envs_jax.mate import macro
 from envs_jax.mate.config import GUEST, MACRO_FRAMES, MateConfig
 from envs_jax.mate.game import Functions, GameParams
@@ -19,7 +19,7 @@ from envs_jax.mate.guidance import guidance_of
 from envs_jax.mate.opponents import Opponent, guest, scripted
 from envs_jax.mate.params import Params, Preset, Rules, params_of, rules_of
 from envs_jax.mate.reset import draw_pool
-from envs_jax.mate.teams import Setup, Team, action_space
+from envs_jax.mate.teams import TARGETS, Setup, Team, action_space, entities_seen
 from envs_jax.mate.transforms import Options
 from envs_jax.spaces import Box
 
@@ -70,6 +70,8 @@ def build(config: MateConfig, name: str, preset: Preset, guests: Mapping[str, Gu
         agent_names=agent_names(config, rules),
         global_state=functions.global_state,
         action_mask=functions.action_mask if setup.control == "macro" else None,
+        entities=entities_seen(setup),
+        selection=Selection(setup.encoding, rules.num_targets, TARGETS) if setup.control == "macro" else None,
         guidance=guidance_of(setup),
         assessment=Assessment(columns=COLUMNS),
     )
@@ -89,7 +91,7 @@ def setup_of(config: MateConfig, rules: Rules) -> Setup:
         control=config.controlled_by(),
         frame_skip=config.held_frames(),
         levels=config.discrete_levels,
-        encoding=macro.encoding_of(rules.num_targets, config.multi_selection),
+        encoding=macro.encoding_of(rules.num_targets, config.multi_selection, config.selection_head),
         reward_reduction=config.reward_reduction,
         cameras=Options(view=config.camera_view, **common),
         targets=Options(view=config.target_view, **common),

@@ -25,11 +25,15 @@ MOST_TARGETS = 8
 Encoding = Literal["subset", "single", "factored"]
 
 
-def encoding_of(num_targets: int, multi_selection: bool) -> Encoding:
-    """`subset`: a number of 2^T, target 0 its highest bit; `single`: one target or, last, none; `factored`: T bits."""
+def encoding_of(num_targets: int, multi_selection: bool, head: Literal["subset", "factored"] | None = None) -> Encoding:
+    """`subset`: a number of 2^T, target 0 its highest bit; `single`: one target or, last, none; `factored`: T bits.
+
+    Args:
+        head: which of the two for several targets; None: `subset` while there are few.
+    """
     if not multi_selection:
         return "single"
-    return "subset" if num_targets <= MOST_TARGETS else "factored"
+    return head or ("subset" if num_targets <= MOST_TARGETS else "factored")
 
 
 def action_space(encoding: Encoding, num_targets: int) -> Discrete:

@@ -1,6 +1,7 @@
 """What the members of a team see, what they may choose, and what their choices mean, with the batch last.
 
-Reading order: `Setup` (static choices), `members`, `action_space`, `motions` (what actions mean), `observed`, `legal`.
+Reading order: `Setup` (static choices), `members`, `entities_seen`, `action_space`, `motions` (what actions mean),
+`observed`, `legal`.
 """
 
 from typing import Literal, NamedTuple
@@ -8,7 +9,8 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from envs_jax.mate import actions, macro, rewards, transforms
+from envs_jax.base import Entities, EntityKind
+from envs_jax.mate import actions, macro, observations, rewards, transforms
 from envs_jax.mate.config import Control, Learner
 from envs_jax.mate.params import Params, Rules
 from envs_jax.mate.state import State
@@ -47,6 +49,24 @@ def observation_size(team: Team, setup: Setup) -> int:
     if team == "cameras":
         return setup.rules.camera_observation_size - setup.cameras.drop_index
     return setup.rules.target_observation_size - setup.targets.drop_index
+
+
+CAMERAS, TARGETS, OBSTACLES = "cameras", "targets", "obstacles"
+"""Kinds of entities."""
+
+
+def entities_seen(setup: Setup) -> Entities | None:
+    """Of what the learners' observations are made; None where they differ, because both teams learn."""
+    if len(setup.learners) > 1:
+        return None
+    (team,), rules = setup.learners, setup.rules
+    targets = EntityKind(rules.num_targets, observations.TARGET_PUBLIC + 1)
+    cameras = EntityKind(rules.num_cameras, observations.CAMERA_PUBLIC + 1)
+    kinds = {CAMERAS: cameras, OBSTACLES: EntityKind(rules.num_obstacles, observations.OBSTACLE + 1), TARGETS: targets}
+    order = (TARGETS, OBSTACLES, CAMERAS) if team == "cameras" else (CAMERAS, OBSTACLES, TARGETS)
+    seen = {name: kinds[name] for name in order}
+    own = observation_size(team, setup) - sum(kind.number * kind.size for kind in seen.values())
+    return Entities(own, seen)
 
 
 def action_space(teams: tuple[Team, ...], control: Control, setup: Setup, params: Params) -> Box | Discrete:

@@ -64,9 +64,11 @@ class Actions(NamedTuple):
 
 
 class Choices(NamedTuple):
-    """One of n actions; critics read it as a one-hot row."""
+    """One of n actions, or several such choices at once; critics read a single one as a one-hot row."""
 
     n: int
+    parts: int | None = None
+    """Choices at once; None: a single one, without an axis of its own."""
 
     @property
     def dim(self) -> int:
@@ -79,10 +81,15 @@ class Choices(NamedTuple):
         return jax.nn.one_hot(stored, self.n)
 
     def draw_uniform(self, key, leading: tuple[int, ...]):
-        return jax.random.gumbel(key, (*leading, self.n))
+        return jax.random.gumbel(key, (*leading, *self.part_shape, self.n))
+
+    @property
+    def part_shape(self) -> tuple[int, ...]:
+        """Of one action."""
+        return () if self.parts is None else (self.parts,)
 
     def uniform(self, drawn, legal=None):
-        """A uniform action among the legal ones, bool [..., n]; None: among all."""
+        """A uniform action among the legal ones, bool [..., n] or [..., m, n]; None: among all."""
         return Categorical(masked(jnp.zeros_like(drawn), legal)).sample_from(drawn)
 
 
@@ -117,6 +124,12 @@ def actions_of(env: Environment, env_params) -> Actions | Choices:
             f"{COMBINING} take it"
         )
     return action_range(env, env_params)
+
+
+def choices_of(env: Environment, env_params) -> Choices | None:
+    """The choices that an agent makes at once in an environment (with an agent axis); None where there is a range."""
+    space = env.action_space(env_params)
+    return Choices(space.n, *space.shape[1:]) if isinstance(space, Discrete) else None
 
 
 def action_range(env: Environment, env_params, output_activation: str = "tanh") -> Actions:

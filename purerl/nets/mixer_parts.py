@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from purerl.nets.networks import Width
+from purerl.nets.networks import Width, normalised
 
 POSITIVE = 1e-10
 """Added to magnitudes, so that weights are never zero."""
@@ -88,6 +88,7 @@ class Sizes(NamedTuple):
 
     agents: int
     choices: int
+    """Numbers that describe an agent's action."""
     state: int
 
 
@@ -100,9 +101,7 @@ def init_encoder(key: jax.Array, config: MixerConfig, size: int) -> Layers:
 
 def encoded(layers: Layers, state: jax.Array) -> jax.Array:
     """Dense, layer normalisation, ReLU, dense."""
-    h = state @ layers[0]["kernel"] + layers[0]["bias"]
-    centred = h - jnp.mean(h, axis=-1, keepdims=True)
-    h = centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + 1e-6)
+    h = normalised(state @ layers[0]["kernel"] + layers[0]["bias"])
     return dense(layers[1:], jax.nn.relu(h))
 
 

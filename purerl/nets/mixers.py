@@ -10,7 +10,7 @@ Reading order: `Joint` and `Mixer`, sums and monotonic values, complete mixers, 
     chosen   [..., N]     utilities of the actions taken
     best     [..., N]     largest utilities among the actions available
     state    [..., s]     of the world
-    actions  [..., N, A]  the actions taken, one-hot
+    actions  [..., N, A]  the actions taken, one-hot, or as bits where each is several choices
     Joint.value  [...]
 
 Sources: VDN (Sunehag et al. 2018), QMIX (Rashid et al. 2018), QPLEX (Wang et al. 2021, arXiv 2008.01062), QFIX (Baisero

@@ -1,10 +1,11 @@
 """Networks: a core (convolutions, layers, then memory over time, or none of it) and a multilayer perceptron on top.
 
-Reading order: `NetworkConfig`, `Core`, `convolved`, `Head`, `Network` (both as functions of parameters). Time is the
-first axis, batch the second. Parameters are plain dicts.
+Reading order: `NetworkConfig`, `cell_of`, `Core`, `convolved`, `Head`, `Network` (both as functions of parameters).
+Time is the first axis, batch the second. Parameters are plain dicts.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from purerl.nets.fast_slow import empty_fast_slow, fast_slow_sequence, fast_slow_step, init_fast_slow, slow_width
 from purerl.nets.gru import gru_sequence, gru_step, init_gru
 from purerl.nets.lstm import init_lstm, lstm_sequence, lstm_step
 
@@ -28,12 +30,8 @@ class Cell(NamedTuple):
     step: Callable[..., Any]
     empty: Callable[[jax.Array], Any]
     """Zeros [..., hidden] -> the carry of an empty memory."""
-
-
-CELLS = {
-    "lstm": Cell(init_lstm, lstm_sequence, lstm_step, lambda zeros: (zeros, zeros)),
-    "gru": Cell(init_gru, gru_sequence, gru_step, lambda zeros: zeros),
-}
+    outputs: Callable[[int], int] = lambda hidden: hidden
+    """Units that it shows of a width."""
 
 
 Width = Annotated[int, Field(ge=1, le=65_536)]
@@ -75,9 +73,10 @@ class NetworkConfig(BaseModel):
 
     conv: ConvConfig | None = Field(None, description="look at the observation as a picture first")
     encoder_sizes: tuple[Width, ...] = Field((), max_length=MOST_LAYERS, description="layers before the memory")
-    cell: Literal["lstm", "gru"] = Field("lstm", description="kind of the recurrent layers")
+    cell: Literal["lstm", "gru", "fast_slow"] = Field("lstm", description="kind of the recurrent layers")
     lstm_hidden_size: int = Field(0, ge=0, le=65_536, description="width of the recurrent layers; 0: feed-forward")
     lstm_num_layers: int = Field(1, ge=1, le=MOST_LAYERS, description="recurrent layers")
+    slow_period: int = Field(4, ge=1, description="fast_slow: steps between two updates of its slow half")
     lstm_skip: bool = Field(False, description="show the head the observation beside the recurrent output")
     hidden_sizes: tuple[Width, ...] = Field((64, 64), max_length=MOST_LAYERS)
     activation: Activation = "relu"
@@ -85,6 +84,23 @@ class NetworkConfig(BaseModel):
     @property
     def recurrent(self) -> bool:
         return self.lstm_hidden_size > 0
+
+
+def cell_of(config: NetworkConfig) -> Cell:
+    """The recurrent layers of a network."""
+    match config.cell:
+        case "lstm":
+            return Cell(init_lstm, lstm_sequence, lstm_step, lambda zeros: (zeros, zeros))
+        case "gru":
+            return Cell(init_gru, gru_sequence, gru_step, lambda zeros: zeros)
+        case "fast_slow":
+            return Cell(
+                init_fast_slow,
+                partial(fast_slow_sequence, period=config.slow_period),
+                partial(fast_slow_step, period=config.slow_period),
+                empty_fast_slow,
+                lambda hidden: hidden + slow_width(hidden),
+            )
 
 
 class Core(nn.Module):
@@ -96,9 +112,9 @@ class Core(nn.Module):
         c = self.config
         if not c.recurrent:
             return []
-        widths = [in_dim] + [c.lstm_hidden_size] * (c.lstm_num_layers - 1)
-        init = CELLS[c.cell].init
-        return [self.param(f"{c.cell}_{i}", init, width, c.lstm_hidden_size) for i, width in enumerate(widths)]
+        cell = cell_of(c)
+        widths = [in_dim] + [cell.outputs(c.lstm_hidden_size)] * (c.lstm_num_layers - 1)
+        return [self.param(f"{c.cell}_{i}", cell.init, width, c.lstm_hidden_size) for i, width in enumerate(widths)]
 
     def look(self, xs):
         """Features [..., f] of observations [..., d]."""
@@ -109,11 +125,11 @@ class Core(nn.Module):
         if c is not None:
             h = h.reshape(-1, *c.grid)
             for i, width in enumerate(c.features):
-                p = self.param(f"conv_{i}", _init_kernel, (c.kernel, c.kernel, h.shape[-1], width))
+                p = self.param(f"conv_{i}", init_dense, (c.kernel, c.kernel, h.shape[-1], width))
                 h = activation(convolved(h, p["kernel"], c.stride) + p["bias"])
             h = h.reshape(h.shape[0], -1)
         for i, width in enumerate(self.config.encoder_sizes):
-            p = self.param(f"encoder_{i}", _init_kernel, (h.shape[-1], width))
+            p = self.param(f"encoder_{i}", init_dense, (h.shape[-1], width))
             h = activation(h @ p["kernel"] + p["bias"])
         return h.reshape(*xs.shape[:-1], -1)
 
@@ -127,7 +143,7 @@ class Core(nn.Module):
         """
         xs = h = self.look(xs)
         for i, params in enumerate(self.layers(xs.shape[-1])):
-            h, _ = CELLS[self.config.cell].sequence(params, h, carry[i] if carry else None, reset)
+            h, _ = cell_of(self.config).sequence(params, h, carry[i] if carry else None, reset)
         return self._join(h, xs)
 
     @nn.compact
@@ -136,7 +152,7 @@ class Core(nn.Module):
         x = h = self.look(x)
         carries = []
         for params, layer_carry in zip(self.layers(x.shape[-1]), carry, strict=True):
-            layer_carry, h = CELLS[self.config.cell].step(params, layer_carry, h)
+            layer_carry, h = cell_of(self.config).step(params, layer_carry, h)
             carries.append(layer_carry)
         return tuple(carries), self._join(h, x)
 
@@ -144,8 +160,19 @@ class Core(nn.Module):
         return jnp.concatenate([h, x], axis=-1) if self.config.recurrent and self.config.lstm_skip else h
 
 
-def _init_kernel(key: jax.Array, shape: tuple[int, ...]) -> dict[str, jax.Array]:
-    return {"kernel": nn.initializers.lecun_uniform()(key, shape), "bias": jnp.zeros(shape[-1:])}
+def init_dense(key: jax.Array, shape: tuple[int, ...]) -> dict[str, jax.Array]:
+    """A layer of this shape [..., in, out], or filters."""
+    return {"kernel": init_kernel(key, shape), "bias": jnp.zeros(shape[-1:])}
+
+
+def init_kernel(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return nn.initializers.lecun_uniform()(key, shape)
+
+
+def normalised(x: jax.Array) -> jax.Array:
+    """Layer normalisation without parameters: mean zero and variance one along the last axis (Ba et al. 2016)."""
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + 1e-6)
 
 
 def make_core(config: NetworkConfig, in_dim: int) -> Core:
@@ -242,8 +269,8 @@ class Network:
 
 
 def initial_carry(config: NetworkConfig, batch_shape: tuple[int, ...]):
-    """Empty memory for a batch: a tuple over layers of (h, c) or of h, each [*batch_shape, hidden]."""
+    """Empty memory for a batch: a tuple over layers of (h, c), of h, or of `FastSlow`, each [*batch_shape, ...]."""
     if not config.recurrent:
         return ()
     zeros = jnp.zeros((*batch_shape, config.lstm_hidden_size))
-    return tuple(CELLS[config.cell].empty(zeros) for _ in range(config.lstm_num_layers))
+    return tuple(cell_of(config).empty(zeros) for _ in range(config.lstm_num_layers))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import envs_jax
-from envs_jax.base import FRAMES, Guest
+from envs_jax.base import FRAMES, Guest, Selection
 from envs_jax.check import check_env
 from envs_jax.mate.config import MateConfig
 from envs_jax.mate.params import PRESETS
@@ -19,7 +19,7 @@ WORLDS, STEPS = 4, 350
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        (SMALL, {"horizon": 17}),
+        (SMALL, {"horizon": 17, "selection_head": "factored"}),
         pytest.param("mate/1v2-0", {"learner": "both", "horizon": 6, "reset_pool": 3}, marks=pytest.mark.slow),
         pytest.param("mate/4v4-9", {"control": "flat", "frame_skip": 3, "horizon": 12}, marks=pytest.mark.slow),
         pytest.param(
@@ -57,12 +57,12 @@ def played():
     @jax.jit
     def play(key):
         key_reset, key_steps = jax.random.split(key)
-        _, game = jax.vmap(env.reset)(jax.random.split(key_reset, WORLDS))
+        obs, game = jax.vmap(env.reset)(jax.random.split(key_reset, WORLDS))
         keys = jax.random.split(key_steps, (STEPS, WORLDS))
         view = jax.vmap(
             lambda game: (env.action_mask(game, env.default_params), env.global_state(game, env.default_params))
         )
-        return game.world, view(game), jax.lax.scan(lambda game, keys: step(keys, game), game, keys)[1]
+        return game.world, (*view(game), obs), jax.lax.scan(lambda game, keys: step(keys, game), game, keys)[1]
 
     world, view, history = jax.tree.map(np.asarray, play(jax.random.key(3)))
     return view, world, *jax.tree.map(lambda x: np.swapaxes(x, 0, 1), history)
@@ -120,10 +120,32 @@ def test_metrics_of_frames_are_averaged(played):
 
 
 def test_masks_and_global_state(played):
-    (mask, vector), world, *_ = played
+    (mask, vector, _), world, *_ = played
     assert mask.shape == (WORLDS, 2, 4) and mask[..., 0].all() and not mask.all()
     assert (mask.sum(axis=-1) == 2 ** world.sight.c2t.sum(axis=-1)).all()
     assert vector.shape == (WORLDS, 106)
+
+
+def test_entities_are_where_they_are_said_to_be(played):
+    (_, _, obs), world, *_ = played
+    entities, sight = envs_jax.make(SMALL).entities, world.sight
+    start = entities.own
+    assert list(entities.kinds) == ["targets", "obstacles", "cameras"]
+    for kind, visible in zip(entities.kinds.values(), (sight.c2t, world.layout.c2o, sight.c2c), strict=True):
+        block = obs[..., start : start + kind.number * kind.size].reshape(WORLDS, 2, kind.number, kind.size)
+        np.testing.assert_array_equal(block[..., -1], visible)
+        assert (np.abs(block[~visible]) == 0).all()
+        start += kind.number * kind.size
+    assert start == obs.shape[-1] and sight.c2t.any() and not sight.c2t.all()
+
+
+def test_what_observations_are_made_of_is_told_of_one_team():
+    assert list(envs_jax.make(SMALL, learner="targets").entities.kinds) == ["cameras", "obstacles", "targets"]
+    both = envs_jax.make("mate/1v2-0", learner="both")
+    assert both.entities is None and both.selection is None
+    factored = envs_jax.make("mate/4v8-9", selection_head="factored")
+    assert factored.selection == Selection("factored", 8, "targets")
+    assert factored.action_space(factored.default_params).shape == (4, 8)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +162,7 @@ def test_masks_and_global_state(played):
         ({"control": "macro", "learner": "targets"}, "control macro is for cameras"),
         ({"reward_coefficients": {"covrage_rate": 1.0}}, "did you mean 'coverage_rate'?"),
         ({"discrete_levels": 4}, "must be odd"),
+        ({"selection_head": "factored", "multi_selection": False}, "it belongs to multi_selection: true"),
         ({"frame_skp": 4}, "frame_skp"),
     ],
 )

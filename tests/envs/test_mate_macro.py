@@ -52,6 +52,7 @@ def test_valid_actions_select_visible_targets_alone(encoding):
 def test_many_targets_are_chosen_one_by_one():
     assert [macro.encoding_of(n, True) for n in (4, 8, 9)] == ["subset", "subset", "factored"]
     assert macro.encoding_of(9, False) == "single"
+    assert [macro.encoding_of(n, True, head) for n, head in ((8, "factored"), (9, "subset"))] == ["factored", "subset"]
     spaces = [macro.action_space(encoding, 9) for encoding in ENCODINGS]
     assert [(space.n, space.shape) for space in spaces] == [(512, ()), (10, ()), (2, (9,))]
 
