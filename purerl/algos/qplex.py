@@ -13,7 +13,9 @@ transitions. One agent and `name: iql` is deep (recurrent) Q-learning.
 
 Deviations: the squared error is averaged over steps and not over episodes; gradients are clipped by their global norm
 before RMSprop sees them; the reward of the team is the mean of what its agents are paid (`team_reward`); lambda-returns
-(`td_lambda`) are not corrected for actions that were not greedy.
+(`td_lambda`) are not corrected for actions that were not greedy. Of the authors of no paper: a term of the loss for
+undecided selections (`selection_entropy_weight`), rewards shaped by a scalar of `info` (`shaping`), more exploration
+where it is low (`exploration_bonus`).
 """
 
 from functools import partial
@@ -30,10 +32,11 @@ from purerl.learn import rollout, sharding
 from purerl.learn.actors import traced
 from purerl.learn.buffers import Ring, take
 from purerl.learn.chunks import chunks_of
-from purerl.learn.joint_values import Parts, TargetConfig, targets, td_loss
+from purerl.learn.joint_values import LossConfig, Parts, TargetConfig, targets, td_loss
 from purerl.learn.optimizers import OptimizerName, loss_step, make_optimizer
 from purerl.learn.replay import Learner, Source, State, advanced, first_state
 from purerl.learn.replay_config import RingConfig
+from purerl.learn.signals import SignalConfig, low_signal_epsilon, require_told, shaped
 from purerl.learn.teams import Mixing, Players, TeamConfig, epsilon_after
 from purerl.types import Algorithm, Data
 from purerl.validation import StepCount
@@ -43,8 +46,8 @@ def _mixer_of_name(keys: dict[str, Any]) -> Any:
     return keys["name"]
 
 
-class Config(RingConfig, TeamConfig):
-    """Keys beside those of `RingConfig` and `TeamConfig`; some have the names of public code, too."""
+class Config(RingConfig, TeamConfig, SignalConfig):
+    """Keys beside those of `RingConfig`, `TeamConfig` and `SignalConfig`; some have the names of public code, too."""
 
     name: Literal["iql", "vdn", "qmix", "qplex", "qfix"] = "qplex"
     mixer: Mixing = Field(
@@ -69,6 +72,10 @@ class Config(RingConfig, TeamConfig):
     td_lambda: float = Field(0.0, ge=0, le=1, description="above 0: lambda-returns instead of n_step")
     target_update_interval: int = Field(200, ge=1, description="gradient updates between those of the target network")
     tau: float = Field(1.0, gt=0, le=1, description="how far it then moves; 1: it is copied")
+    selection_entropy_weight: float = Field(
+        0.0, ge=0, description="in the loss: of how evenly agents that select entities judge each of them"
+    )
+    selection_temperature: float = Field(1.0, gt=0, description="of the probabilities behind that entropy")
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -100,6 +107,9 @@ class Config(RingConfig, TeamConfig):
     def waiting_steps(self) -> int:
         return self.burn_in
 
+    def loss_config(self) -> LossConfig:
+        return LossConfig(self.selection_entropy_weight, self.selection_temperature)
+
     def target_config(self) -> TargetConfig:
         return TargetConfig(self.double_q, self.n_step, self.td_lambda > 0)
 
@@ -116,6 +126,8 @@ class HParams:
     epsilon_end: jax.Array
     epsilon_anneal_steps: jax.Array
     epsilon_decay: jax.Array
+    shaping_weight: jax.Array
+    exploration_bonus: jax.Array
 
 
 def hparams_of(config: Config) -> HParams:
@@ -123,14 +135,18 @@ def hparams_of(config: Config) -> HParams:
 
 
 def make(config: Config, env: Environment, env_params=None, reward_scale: float = 1.0) -> Algorithm:
-    """Bind the algorithm to an environment whose agents each make one choice.
+    """Bind the algorithm to an environment whose agents each make a choice, or several at once.
 
     Raises:
-        ValueError: other actions, or a mixer that the global state does not fit.
+        ValueError: other actions, a mixer that the global state does not fit, or keys that ask for more than the world
+            tells.
     """
     env_params = env.default_params if env_params is None else env_params
     players = Players(config.name, config, config.mixer, env, env_params)
-    nets = players.nets
+    nets, followed = players.nets, config.followed()
+    require_told(followed, players.env, env_params)
+    if config.selection_entropy_weight and nets.selection is None:
+        raise ValueError(f"selection_entropy_weight: actions of {env.name} select no entities; set it to 0")
 
     def cut(steps: rollout.Steps):
         memory = steps.extra.memory
@@ -138,10 +154,17 @@ def make(config: Config, env: Environment, env_params=None, reward_scale: float 
 
     source = Source(
         config, players.env, players.actions, players.agents, players.obs_dim, reward_scale,
-        nets.utilities.empty_memory, cut,
+        nets.utilities.empty_memory, cut, followed,
     )  # fmt: skip
     eps = config.optimizer_eps**2 if config.optimizer == "rmsprop" else config.optimizer_eps
     optimizer = make_optimizer(config.optimizer, config.max_grad_norm, eps)
+
+    def share_of(epsilon, h: HParams):
+        """Of uniform choices; with a signal, a function of the worlds."""
+        if followed is None:
+            return epsilon
+        below = config.exploration_bonus_below
+        return lambda worlds: low_signal_epsilon(worlds.recent, epsilon, h.exploration_bonus, below)
 
     def init(key, hparams: HParams, data: Data) -> State:
         key_nets, *keys = jax.random.split(key, 4)
@@ -149,14 +172,18 @@ def make(config: Config, env: Environment, env_params=None, reward_scale: float 
         memory = source.empty_memory((config.num_envs,))
         return first_state(
             source, data, keys, params, params, optimizer.init(params), memory, hparams,
-            exploring=players.exploring(params.agents, data.env_params, hparams.epsilon_start, config.num_envs),
+            exploring=players.exploring(
+                params.agents, data.env_params, share_of(hparams.epsilon_start, hparams), config.num_envs
+            ),
         )  # fmt: skip
 
     def gradient_step(learner: Learner, ring: Ring, indices, key, h: HParams, data: Data):
         del key, data
         batch = take(ring, sharding.own_share(indices[0]))
+        if config.shaping != "none":
+            batch = shaped(config.shaping, batch, h.gamma, h.shaping_weight * reward_scale)
         y = targets(config.target_config(), nets, learner.params, learner.target, batch, config.burn_in, h)
-        loss = partial(td_loss, nets, batch=batch, y=y, burn_in=config.burn_in)
+        loss = partial(td_loss, nets, batch=batch, y=y, burn_in=config.burn_in, config=config.loss_config())
         rate = config.learning_rate_factor(learner.gradient_steps) * h.lr
         (_, watched), norm, params, opt = loss_step(optimizer, loss, learner.params, learner.optimizer, rate)
         done = learner.gradient_steps + 1
@@ -167,9 +194,10 @@ def make(config: Config, env: Environment, env_params=None, reward_scale: float 
         env_steps = state.updates.astype(jnp.float32) * config.env_steps()
         epsilon = epsilon_after(config.epsilon_schedule, state.hparams, env_steps)
         agents = state.learner.params.agents
-        exploring = players.exploring(agents, data.env_params, epsilon, config.num_envs)
+        exploring = players.exploring(agents, data.env_params, share_of(epsilon, state.hparams), config.num_envs)
         after, steps, metrics = advanced(source, state, data, *exploring, gradient_step)
-        return after, {**metrics, "epsilon": epsilon, "hit_prob": jnp.mean(steps.extra.hit)}
+        metrics |= {"epsilon": epsilon, "hit_prob": jnp.mean(steps.extra.hit)}
+        return after, metrics if steps.signal is None else {**metrics, "signal_mean": jnp.mean(steps.signal.after)}
 
     return Algorithm(
         reward_scale=reward_scale,

@@ -2,10 +2,11 @@
 
 Transitions and whole episodes cross no episode boundary and need no padding. Chunks (`purerl.learn.chunks`) have a
 length of their own and may cross ends of episodes; the fields below `span` are theirs. Layout [time, item, ...]:
-sampling is one gather along the item axis and yields time-major batches without a transpose.
+sampling is one gather along the item axis and yields time-major batches without a transpose. Observations may be kept
+in half precision, which halves most of the memory; batches have them in full again.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,13 @@ class Sequences:
     """[T, N, s] after the steps, before any reset."""
     team_reward: jax.Array | None = None
     """[T, N]: one number for all agents."""
+    signal: Any = None
+    """`purerl.learn.signals.Signal`, leaves [T, N]; None: nothing is followed."""
+
+
+StoredAs = Literal["float32", "float16"]
+OBSERVED = "obs", "final_obs", "global_state", "final_global_state"
+"""Fields that may be kept in half precision."""
 
 
 @struct.dataclass
@@ -59,10 +67,26 @@ class Ring:
     """Items filled."""
 
 
-def make_ring(example: Sequences, capacity: int) -> Ring:
-    """Empty ring for `capacity` items of the shapes of `example` ([T, N, ...] leaves)."""
-    data = jax.tree.map(lambda x: jnp.zeros((x.shape[0], capacity, *x.shape[2:]), x.dtype), example)
+def make_ring(example: Sequences, capacity: int, stored_as: StoredAs = "float32") -> Ring:
+    """Empty ring for `capacity` items of the shapes of `example` ([T, N, ...] leaves).
+
+    Args:
+        stored_as: how real observations are kept.
+    """
+    shapes = _halved(example) if stored_as == "float16" else example
+    data = jax.tree.map(lambda x: jnp.zeros((x.shape[0], capacity, *x.shape[2:]), x.dtype), shapes)
     return Ring(data, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+
+def _halved(example: Sequences) -> Sequences:
+    """With shapes of half precision in the place of real observations."""
+    fields = {name: getattr(example, name) for name in OBSERVED}
+    half = {
+        name: jax.ShapeDtypeStruct(x.shape, jnp.float16)
+        for name, x in fields.items()
+        if x is not None and x.dtype == jnp.float32
+    }
+    return example.replace(**half)  # type: ignore[attr-defined]
 
 
 def push(ring: Ring, items: Sequences) -> Ring:
@@ -71,9 +95,19 @@ def push(ring: Ring, items: Sequences) -> Ring:
     if capacity % count:
         raise ValueError(f"ring capacity {capacity} is not a multiple of {count} items per push")
     data = jax.tree.map(
-        lambda store, new: jax.lax.dynamic_update_slice_in_dim(store, new, ring.cursor, axis=1), ring.data, items
+        lambda store, new: jax.lax.dynamic_update_slice_in_dim(store, _narrowed(new, store.dtype), ring.cursor, axis=1),
+        ring.data,
+        items,
     )
     return Ring(data, (ring.cursor + count) % capacity, jnp.minimum(ring.size + count, capacity))
+
+
+def _narrowed(x: jax.Array, dtype: Any) -> jax.Array:
+    """In the type of the store; what is too large for it becomes the largest that it has, and not infinite."""
+    if x.dtype == dtype:
+        return x
+    most = float(jnp.finfo(dtype).max)
+    return jnp.clip(x, -most, most).astype(dtype)
 
 
 def sample_indices(ring: Ring, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -82,8 +116,13 @@ def sample_indices(ring: Ring, key: jax.Array, shape: tuple[int, ...]) -> jax.Ar
 
 
 def take(ring: Ring, indices: jax.Array) -> Sequences:
-    """The items `indices` [N] as a batch."""
-    return jax.tree.map(lambda store: jnp.take(store, indices, axis=1, mode="clip"), ring.data)
+    """The items `indices` [N] as a batch, in full precision."""
+
+    def one(store):
+        taken = jnp.take(store, indices, axis=1, mode="clip")
+        return taken.astype(jnp.float32) if taken.dtype == jnp.float16 else taken
+
+    return jax.tree.map(one, ring.data)
 
 
 def memory_bytes(ring: Ring) -> int:

@@ -54,6 +54,7 @@ def chunks_of(steps: Steps, carry: Any, length: int, burn_in: int, team_reward: 
         global_state=steps.facts.global_state,
         final_global_state=steps.final_facts.global_state,
         team_reward=reward,
+        signal=steps.signal,
     )
     cut = [jax.tree.map(lambda x, at=at: x[at : at + burn_in + length], flat) for at in starts]
     items = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *cut)

@@ -3,10 +3,11 @@
 Reading order: `ValueNets` (networks and what their outputs mean), utilities along chunks, joint values, targets, the
 loss.
 
-Everything is [T, N, A, ...]: time, chunks, agents. Values are [T, N, M]: M = 1 behind a mixer, M = A for independent
-learners, each of which has the team's reward to itself. Agents that are not in play have no utility: zero chosen, zero
-at best. Targets of a step that ends an episode are made of its true final observation, seen with the memory from before
-the reset; a termination cuts them, a time limit does not.
+Everything is [T, N, A, ...]: time, chunks, agents. Utilities are [T, N, A, n], of m choices at once [T, N, A, m, n].
+Values are [T, N, M]: M = 1 behind a mixer, M = A for independent learners, each of which has the team's reward to
+itself. Agents that are not in play have no utility: zero chosen, zero at best. Targets of a step that ends an episode
+are made of its true final observation, seen with the memory from before the reset; a termination cuts them, a time
+limit does not.
 """
 
 from typing import Any, NamedTuple
@@ -14,10 +15,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from envs_jax.base import Selection
 from purerl.learn.buffers import Sequences
 from purerl.learn.returns import discount_of, lambda_returns, n_step_returns
 from purerl.learn.trajectory import Team, remembered_outputs
 from purerl.nets.mixers import Joint, Mixer
+from purerl.nets.selections import margins, selection_entropy
 from purerl.nets.utilities import Utilities, best_available, chosen, greedy
 
 
@@ -34,6 +37,8 @@ class ValueNets(NamedTuple):
     utilities: Utilities
     mixer: Mixer | None
     """None: independent learners."""
+    selection: Selection | None = None
+    """What actions select; None: they are something else."""
 
     def init(self, key: jax.Array) -> Parts:
         key_agents, key_mixer = jax.random.split(key)
@@ -59,17 +64,17 @@ class Inputs(NamedTuple):
 def inputs_of(utilities: Utilities, batch: Sequences) -> Inputs:
     """A chunk's observations with the actions that came before them."""
     assert batch.reset is not None and batch.final_obs is not None
-    reset = jnp.broadcast_to(batch.reset[..., None], batch.action.shape)
+    reset = jnp.broadcast_to(batch.reset[..., None], batch.obs.shape[:3])
     previous = None
     if utilities.config.previous_action:
         shifted = jnp.concatenate([batch.carry.previous, batch.action[:-1] + 1])
-        previous = jnp.where(reset, 0, shifted)
+        previous = jnp.where(utilities.per_part(reset), 0, shifted)
     before = utilities.inputs(batch.obs, previous)
     return Inputs(before, utilities.inputs(batch.final_obs, batch.action + 1), reset, batch.carry.network)
 
 
 def utilities_before(nets: ValueNets, agents, seen: Inputs) -> jax.Array:
-    """Utilities [T, N, A, n] before every step."""
+    """Utilities [T, N, A, ...] before every step."""
 
     def of_learner(own, _):
         agents, xs, reset, carry = own
@@ -81,7 +86,7 @@ def utilities_before(nets: ValueNets, agents, seen: Inputs) -> jax.Array:
 
 
 def utilities_after(nets: ValueNets, agents, seen: Inputs) -> jax.Array:
-    """Utilities [T, N, A, n] after every step, before any reset."""
+    """Utilities [T, N, A, ...] after every step, before any reset."""
 
     def of_learner(own, _):
         agents, xs, xs_after, reset, carry = own
@@ -101,20 +106,21 @@ def utilities_after(nets: ValueNets, agents, seen: Inputs) -> jax.Array:
 
 
 def joint_value(nets: ValueNets, mixer, utility, action, legal, alive, state) -> Joint:
-    """The value [T, N, M] of actions [T, N, A].
+    """The value [T, N, M] of actions [T, N, A], or [T, N, A, m] of m choices at once.
 
     Args:
         mixer: its parameters.
-        utility: [T, N, A, n]; `legal` bool of that shape, None: all; `alive` bool [T, N, A], None: all.
+        utility: [T, N, A, n] or [T, N, A, m, n]; `legal` bool of that shape, None: all; `alive` bool [T, N, A], None:
+            all.
         state: [T, N, s].
     """
-    taken, best = chosen(utility, action), best_available(utility, legal)
+    each = chosen(utility, action), best_available(utility, legal)
+    taken, best = map(nets.utilities.of_action, each)
     if alive is not None:
         taken, best = jnp.where(alive, taken, 0.0), jnp.where(alive, best, 0.0)
     if nets.mixer is None:
         return Joint(taken)
-    actions = jax.nn.one_hot(action, nets.utilities.choices)
-    joint = nets.mixer.value(mixer, taken, best, state, actions)
+    joint = nets.mixer.value(mixer, taken, best, state, nets.utilities.features(action))
     return joint._replace(value=joint.value[..., None])
 
 
@@ -149,7 +155,7 @@ def following_value(nets: ValueNets, target: Parts, online_after, target_after, 
     target's own maxima what it might have been.
 
     Args:
-        online_after, target_after: utilities after the steps [T, N, A, n].
+        online_after, target_after: utilities after the steps [T, N, A, ...].
     """
     legal = batch.final_legal
     best = greedy(online_after if double_q else target_after, legal)
@@ -200,11 +206,22 @@ def weights_of(batch: Sequences, values: int) -> jax.Array:
     return jnp.broadcast_to(weight, (*batch.weight.shape, values))
 
 
+class LossConfig(NamedTuple):
+    """What the loss is made of beside the error."""
+
+    selection_entropy_weight: float = 0.0
+    selection_temperature: float = 1.0
+
+
+ERROR_ALONE = LossConfig()
+
+
 def td_loss(
-    nets: ValueNets, params: Parts, batch: Sequences, y, burn_in: int
+    nets: ValueNets, params: Parts, batch: Sequences, y, burn_in: int, config: LossConfig = ERROR_ALONE
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Mean squared error of joint values to targets y [T - burn_in, N, M] (QMIX, eq. 6), and what to watch."""
-    utility = utilities_before(nets, params.agents, inputs_of(nets.utilities, batch))[burn_in:]
+    seen = inputs_of(nets.utilities, batch)
+    utility = utilities_before(nets, params.agents, seen)[burn_in:]
     batch = after_burn_in(batch, burn_in)
     joint = joint_value(nets, params.mixer, utility, batch.action, batch.legal, batch.alive, states_of(batch)[0])
     weight = weights_of(batch, y.shape[-1])
@@ -232,4 +249,35 @@ def td_loss(
     if joint.penalty is not None:
         watched["attention_penalty"] = jnp.mean(joint.penalty)
         loss = loss + watched["attention_penalty"]
+    watched |= attention_watched(nets, params.agents, seen, burn_in)
+    if nets.selection is not None:
+        entropy, watched["selection_entropy"] = selection_entropies(nets, utility, batch, config.selection_temperature)
+        if config.selection_entropy_weight:
+            loss = loss - config.selection_entropy_weight * entropy
     return loss, watched
+
+
+def selection_entropies(nets: ValueNets, utility, batch: Sequences, temperature: float) -> tuple[jax.Array, jax.Array]:
+    """The mean entropy of an agent's selection in nats, and all of it as a share of the largest that it could be.
+
+    Args:
+        utility: before the steps that count [T, N, A, ...].
+    """
+    assert nets.selection is not None
+    entropy, largest = selection_entropy(margins(nets.selection, utility, batch.legal), temperature)
+    weight = weights_of(batch, entropy.shape[-1])
+    total = jnp.sum(weight * entropy)
+    return total / jnp.maximum(jnp.sum(weight), 1.0), total / jnp.maximum(jnp.sum(weight * largest), 1e-6)
+
+
+def attention_watched(nets: ValueNets, agents, seen: Inputs, burn_in: int) -> dict[str, jax.Array]:
+    """Mean shares of the agents' attention by kind of entity; nothing where networks do not attend."""
+    if not nets.utilities.config.attends:
+        return {}
+
+    def of_learner(own, _):
+        agents, xs = own
+        return nets.utilities.attention(agents, xs)
+
+    found = nets.team.learners(of_learner)((agents, nets.team.grouped(seen.before[burn_in:])), None)
+    return {f"attention_{kind}": jnp.mean(share) for kind, share in found.items()}

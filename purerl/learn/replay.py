@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs_jax.base import Environment
-from purerl.learn import rollout, sharding
+from purerl.learn import rollout, sharding, signals
 from purerl.learn.buffers import Ring, Sequences, make_ring, push, sample_indices
 from purerl.learn.replay_config import ReplayConfig, RingConfig
 from purerl.learn.returns import discount_of
@@ -46,6 +46,8 @@ class Source(NamedTuple):
     """The actor's empty memory for a batch shape, which includes the agents."""
     cut: Callable[[rollout.Steps], Sequences] | None = None
     """Items of steps [waiting + T, B, A, ...]; None: transitions over n steps, or whole episodes."""
+    followed: signals.Followed | None = None
+    """The scalar of `info` that the steps keep."""
 
     def empty_memory(self, batch_shape):
         """The actor's memory at the start of an episode."""
@@ -56,8 +58,9 @@ class Source(NamedTuple):
     ):
         """`rollout.collect`; by default the steps of one update call."""
         num_steps = self.config.steps_per_update if num_steps is None else num_steps
-        scale = self.reward_scale
-        return rollout.collect(self.env, params, worlds, act, draw, key, num_steps, reward_scale=scale)
+        return rollout.collect(
+            self.env, params, worlds, act, draw, key, num_steps, reward_scale=self.reward_scale, followed=self.followed
+        )
 
     def items(self, recent: rollout.Steps | None, steps: rollout.Steps, gamma):
         """`(replay items, recent)` of the steps [T, B, A, ...] of one update call.
@@ -149,7 +152,7 @@ class Source(NamedTuple):
             items, recent = self.items(recent, steps, gamma)
             return (worlds, push(ring, items), recent, agent_steps + tally.agent_steps), None
 
-        worlds = rollout.start_worlds(self.env, params, key_worlds, config.num_envs, memory)
+        worlds = rollout.start_worlds(self.env, params, key_worlds, config.num_envs, memory, self.followed)
         recent, agent_steps = None, jnp.zeros((), jnp.int32)
         if config.waiting_steps():
             key_warm, key_recent = jax.random.split(key_warm)
@@ -160,7 +163,7 @@ class Source(NamedTuple):
             steps = self.collect(params, worlds, act, draw, key_warm)[1]
             return self.items(recent, steps, gamma)[0]
 
-        ring = make_ring(jax.eval_shape(one_push), config.capacity())
+        ring = make_ring(jax.eval_shape(one_push), config.capacity(), config.replay_dtype)
         keys = jax.random.split(key_warm, config.warmup_pushes())
         return rollout.scan_with_keys(body, (worlds, ring, recent, agent_steps), keys)[0]
 

@@ -5,6 +5,7 @@ Reading order: `RingConfig` (all of them), `ReplayConfig` (items are transitions
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from purerl.learn.buffers import StoredAs
 from purerl.learn.optimizers import OptimizerName, Schedule
 from purerl.nets.networks import NetworkConfig
 from purerl.validation import StepCount
@@ -23,6 +24,9 @@ class RingConfig(BaseModel):
     updates_per_step: float = Field(1.0, gt=0, description="gradient updates per environment step")
     warmup_steps: int = Field(5000, ge=0, description="environment steps before the first update")
     buffer_size: int = Field(200_000, gt=0, description="environment steps kept")
+    replay_dtype: StoredAs = Field(
+        "float32", description="of observations and states kept; float16: three digits, up to 65,504, half the memory"
+    )
     batch_size: int = Field(256, gt=0, description="sequences per gradient update")
     gamma: float = Field(0.99, ge=0, le=1)
     n_step: int = Field(1, ge=1, description="rewards before the bootstrap; fewer where an episode ends")

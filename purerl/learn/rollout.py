@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs_jax.base import FRAMES, Environment, restarted, traced_once
-from purerl.learn import sharding
+from purerl.learn import sharding, signals
 
 
 @struct.dataclass
@@ -21,6 +21,8 @@ class Worlds:
     """Recurrent state of the policy, [B, A, ...] leaves."""
     running: dict[str, jax.Array]
     """[B] sums over the unfinished episode: `return` and the columns of the environment."""
+    recent: signals.Recent | None = None
+    """Last values of the scalar of `info` that the learner follows; None: it follows none."""
 
 
 class Facts(NamedTuple):
@@ -52,6 +54,8 @@ class Steps(NamedTuple):
     """After the step, before a reset."""
     frames: jax.Array | None = None
     """[T, B] that the steps took; None where every step is one frame."""
+    signal: signals.Signal | None = None
+    """The scalar of `info` that the learner follows; None: it follows none."""
 
 
 class Tally(NamedTuple):
@@ -79,11 +83,14 @@ RESETS_AHEAD_BYTES = 64 * 2**20
 """Roll-outs whose resets need more memory than this draw them step by step."""
 
 
-def start_worlds(env: Environment, params, key: jax.Array, num_envs: int, carry) -> Worlds:
-    """B fresh episodes; `carry` is the policy's empty memory."""
+def start_worlds(
+    env: Environment, params, key: jax.Array, num_envs: int, carry, followed: signals.Followed | None = None
+) -> Worlds:
+    """B fresh episodes; `carry` is the policy's empty memory, `followed` as for `collect`."""
     obs, state = jax.vmap(traced_once(env.reset_env), (0, None))(jax.random.split(key, num_envs), params)
     zeros = jnp.zeros((num_envs,))
-    return Worlds(state, obs, carry, dict.fromkeys(_running_names(env), zeros))
+    recent = None if followed is None else signals.nothing_yet(followed, num_envs)
+    return Worlds(state, obs, carry, dict.fromkeys(_running_names(env), zeros), recent)
 
 
 def facts_of(env: Environment, params, state) -> Facts:
@@ -98,6 +105,7 @@ def facts_of(env: Environment, params, state) -> Facts:
 def collect(
     env: Environment, params, worlds: Worlds, act: Act, draw: Draw, key: jax.Array, num_steps: int,
     shared: bool = False, whole_episodes: bool = False, reward_scale: float = 1.0,
+    followed: signals.Followed | None = None,
 ) -> tuple[Worlds, Steps, Tally]:  # fmt: skip
     """Step all environments `num_steps` times; recurrent memory is emptied where an episode ends.
 
@@ -114,6 +122,7 @@ def collect(
         whole_episodes: all worlds are at the start of an episode and `num_steps` is one episode of
             `env.episode_length`: one reset for each instead of one at every step.
         reward_scale: the rewards of the steps are those of the environment times this; the tally is not scaled.
+        followed: the scalar of `info` that the steps keep, as `start_worlds` was told.
     """
     num_envs = worlds.obs.shape[0]
     key_once = None
@@ -150,12 +159,19 @@ def collect(
         running, shown = _after_step(env, worlds.running, jnp.sum(reward, axis=1), info)
         learned = reward if reward_scale == 1 else reward_scale * reward
         frames = info[FRAMES].astype(jnp.float32) if FRAMES in info else None
-        steps = Steps(worlds.obs, action, learned, terminated, truncated, final_obs, extra, before, after, frames)
+        signal, recent = None, None
+        if followed is not None:
+            signal = signals.around(worlds.recent, info[followed.name])
+            recent = worlds.recent.after(signal.after, done)
+        steps = Steps(
+            worlds.obs, action, learned, terminated, truncated, final_obs, extra, before, after, frames, signal
+        )
         worlds = Worlds(
             state,
             obs,
             jax.tree.map(lambda x: jnp.where(done.reshape(-1, *[1] * (x.ndim - 1)), 0, x), carry),
             {name: jnp.where(done, 0.0, total) for name, total in running.items()},
+            recent,
         )
         return worlds, (steps, shown)
 

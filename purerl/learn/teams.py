@@ -15,7 +15,7 @@ from purerl.learn import rollout
 from purerl.learn.chunks import TeamReward
 from purerl.learn.joint_values import ValueNets
 from purerl.learn.trajectory import Team
-from purerl.nets.actions import Choices, actions_of
+from purerl.nets.actions import choices_of, kind_of
 from purerl.nets.mixer_parts import MixerConfig, Sizes
 from purerl.nets.mixers import MixerName, make_mixer
 from purerl.nets.utilities import AgentConfig, Memory, Utilities, greedy
@@ -52,21 +52,32 @@ def epsilon_after(schedule: Schedule, h: Any, env_steps: jax.Array) -> jax.Array
     return h.epsilon_start + done * (h.epsilon_end - h.epsilon_start)
 
 
-def networks(config: TeamConfig, mixer: Mixing, env: Environment, env_params, choices: int) -> ValueNets:
+def networks(
+    config: TeamConfig, mixer: Mixing, env: Environment, env_params, choices: int, parts: int | None = None
+) -> ValueNets:
     """The agents' networks and the mixer for an environment (with an agent axis).
 
+    Args:
+        choices, parts: as for `Utilities`.
+
     Raises:
-        ValueError: a mixer that the global state does not fit.
+        ValueError: a mixer that the global state does not fit, or attention to entities of which nothing is told.
     """
     agents, obs_dim = env.observation_space(env_params).shape
-    utilities, mixing = Utilities(config.q_network, obs_dim, agents, choices), None
+    if config.q_network.attends and env.entities is None:
+        raise ValueError(
+            f"q_network.type {config.q_network.type}: {env.name} does not tell of which entities its observations are "
+            "made; use rnn"
+        )
+    utilities = Utilities(config.q_network, obs_dim, agents, choices, parts, env.entities, env.selection)
+    mixing = None
     if mixer != "iql":
         size = agents * obs_dim
         if env.global_state is not None:
             start = jax.eval_shape(lambda key: env.reset_env(key, env_params)[1], jax.random.key(0))
             (size,) = jax.eval_shape(env.global_state, start, env_params).shape
-        mixing = make_mixer(mixer, config.mixing_network, Sizes(agents, choices, size))
-    return ValueNets(Team(agents, config.share_params), utilities, mixing)
+        mixing = make_mixer(mixer, config.mixing_network, Sizes(agents, utilities.action_features, size))
+    return ValueNets(Team(agents, config.share_params), utilities, mixing, env.selection)
 
 
 class Chosen(NamedTuple):
@@ -75,11 +86,11 @@ class Chosen(NamedTuple):
     memory: Memory
     """Before the step."""
     hit: jax.Array
-    """bool [B, A]: the action was the greedy one."""
+    """bool [B, A], or [B, A, m]: the choice was the greedy one."""
 
 
 class Players:
-    """The agents of B environments, each of which makes one choice in every step."""
+    """The agents of B environments, each of which makes a choice in every step, or several at once."""
 
     def __init__(self, name: str, config: TeamConfig, mixer: Mixing, env: Environment, env_params: Any):
         """
@@ -90,14 +101,15 @@ class Players:
             ValueError: actions that are no choices, or a mixer that the global state does not fit.
         """
         self.env = env = with_agent_axis(env)
-        actions = actions_of(env, env_params)
-        if not isinstance(actions, Choices):
+        actions = choices_of(env, env_params)
+        if actions is None:
+            has = kind_of(env.action_space(env_params))
             raise ValueError(
-                f"{name} takes one choice for every agent; {env.name} has a range of actions: use ppo or sac"
+                f"{name} takes one choice of every agent, or several; {env.name} has {has}: use ppo or sac"
             )
         self.actions, self.config = actions, config
         self.agents, self.obs_dim = env.observation_space(env_params).shape
-        self.nets = networks(config, mixer, env, env_params, actions.n)
+        self.nets = networks(config, mixer, env, env_params, actions.n, actions.parts)
 
     def act(self, policy, memory: Memory, obs, mask, key, greedy: bool):
         """As `Algorithm.act`; `policy` are the agents' parameters. Always greedy: `exploring` adds exploration."""
@@ -106,13 +118,19 @@ class Players:
         return action, self._remembered(carry, action)
 
     def exploring(self, agents, env_params, epsilon, num_envs: int) -> tuple[rollout.Act, rollout.Draw]:
-        """How `rollout.collect` acts with these parameters; what it keeps is `Chosen`."""
+        """How `rollout.collect` acts with these parameters; what it keeps is `Chosen`.
+
+        Args:
+            epsilon: the share of uniform choices, or a function of the worlds that gives it for each, [B, 1].
+        """
 
         def choose(worlds, drawn):
             coin, noise = drawn
             legal = rollout.facts_of(self.env, env_params, worlds.state).legal
             carry, best = self._step(agents, worlds.carry, worlds.obs, legal)
-            action = jnp.where(coin < epsilon, self.actions.uniform(noise, legal), best)
+            share = epsilon(worlds) if callable(epsilon) else epsilon
+            explores = self.nets.utilities.per_part(coin < share)
+            action = jnp.where(explores, self.actions.uniform(noise, legal), best)
             return action, self._remembered(carry, action), Chosen(worlds.carry, action == best)
 
         def draw(key):
@@ -126,8 +144,8 @@ class Players:
         """The networks' next carry, and greedy actions."""
         utilities = self.nets.utilities
         x = utilities.inputs(obs, memory.previous)
-        carry, utility = self.nets.team.step(utilities.step, agents, memory.network, x)
-        return carry, greedy(utility, legal)
+        carry, out = self.nets.team.step(utilities.network.step, agents, memory.network, x)
+        return carry, greedy(utilities.of_outputs(out), legal)
 
     def _remembered(self, carry, action) -> Memory:
         return Memory(carry, action.astype(jnp.int32) + 1 if self.config.q_network.previous_action else None)

@@ -17,9 +17,10 @@ from purerl.run.plan import Plan, plan_of
 from purerl.run.program import Program, program_of
 from purerl.run.runs import Run, build, require_split, require_training_split, user_input
 from purerl.run.steps import cases_to_write
-from purerl.types import Data
+from purerl.types import Algorithm, Data
 
-STATE_KEYS = ("num_envs", "buffer_size", "actor", "critic", "q_network")
+STATE_KEYS = ("num_envs", "actor", "critic", "q_network")
+REPLAY_KEYS = ("buffer_size", "replay_dtype")
 UPDATE_KEYS = ("num_envs", "steps_per_update", "batch_size", "actor", "critic", "q_network")
 
 
@@ -68,12 +69,12 @@ def prepare(config: RunConfig, kept: Kept | None = None, run_dir: Path | None = 
             for split, values in ((rules.split, False), (rules.final_split, True))
         )
         records = max(map(memory.bytes_of, shapes))
-    state_bytes, has = memory.bytes_of(state), config.algo
+    state_bytes, replay_bytes, has = memory.bytes_of(state), _replay_bytes(algorithm, state), config.algo
     # Cores that share a batch each hold the whole state in the one memory; seeds are spread over them.
     on_cores = jax.default_backend() == "cpu" and config.num_seeds == 1
     copies = min(config.num_devices, len(jax.devices())) if on_cores else 1
     parts = [
-        memory.Part("state", state_bytes * copies, _keys(has, STATE_KEYS, "num_seeds")),
+        *_state_parts(state_bytes * copies, replay_bytes * copies, has, "num_seeds"),
         memory.Part("updates", max(in_loops - state_bytes, 0) * copies, _keys(has, UPDATE_KEYS, "num_seeds")),
         memory.Part("evaluation", records, ("evaluation.episodes", "num_seeds")),
     ]
@@ -87,12 +88,24 @@ def require_room_for_one(trained: Run, data: Data, program: Any) -> None:
         program: its `init` and one update, traced together.
     """
     algorithm, has = trained.algorithm, trained.config.algo
-    state = memory.bytes_of(jax.eval_shape(algorithm.init, jax.random.key(0), algorithm.hparams, data))
-    updates = max(memory.bytes_in_loops(program) - state, 0)
+    state = jax.eval_shape(algorithm.init, jax.random.key(0), algorithm.hparams, data)
+    state_bytes = memory.bytes_of(state)
+    updates = max(memory.bytes_in_loops(program) - state_bytes, 0)
     memory.require_room([
-        memory.Part("state", state, _keys(has, STATE_KEYS)),
+        *_state_parts(state_bytes, _replay_bytes(algorithm, state), has),
         memory.Part("updates", updates, _keys(has, UPDATE_KEYS)),
     ])  # fmt: skip
+
+
+def _replay_bytes(algorithm: Algorithm, state: Any) -> int:
+    return 0 if algorithm.replay_field is None else memory.bytes_of(getattr(state, algorithm.replay_field))
+
+
+def _state_parts(whole: int, replay: int, has: dict[str, Any], *more: str) -> list[memory.Part]:
+    """Bytes of the state, those of its replay apart."""
+    rest = memory.Part("state", whole - replay, _keys(has, STATE_KEYS, *more))
+    keys = _keys(has, REPLAY_KEYS, *more) or rest.keys
+    return [memory.Part("replay", replay, keys), rest] if replay else [rest]
 
 
 def _keys(algo: dict[str, Any], wanted: tuple[str, ...], *more: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Values of teams in worlds whose answers are known: masks, time limits, memory, cooperation."""
+"""Values of teams in worlds whose answers are known: masks, time limits, memory, cooperation, what to select."""
 
 import dataclasses
 
@@ -21,7 +21,8 @@ from shared import with_data
 
 import envs_jax
 from envs_jax.adapters import with_agent_axis
-from envs_jax.spaces import Discrete
+from envs_jax.base import Entities, EntityKind, Environment, Selection
+from envs_jax.spaces import Box, Discrete
 from purerl.algos import qplex
 from purerl.learn.teams import networks
 from purerl.nets.mixer_parts import MixerConfig
@@ -121,3 +122,63 @@ def test_teams_find_a_joint_action_that_is_best_for_each(name):
     )  # fmt: skip
     np.testing.assert_array_equal(action, [[1, 1, 0]])
     assert float(metrics["td_error_abs"][-1]) < 0.5
+
+
+THINGS = 3
+
+
+def showing_world() -> Environment:
+    """Two agents see some of their three things, and the team is paid what those that they select are worth. One step.
+
+    To select what is not seen costs 100.
+    """
+
+    def observe(worth, seen):
+        things = jnp.stack([worth * seen, seen], axis=-1).reshape(2, -1)
+        return jnp.concatenate([jnp.zeros((2, 1)), things], axis=1)
+
+    def reset_env(key, params):
+        key_worth, key_seen = jax.random.split(key)
+        worth = jax.random.uniform(key_worth, (2, THINGS), minval=-1.0)
+        seen = jax.random.bernoulli(key_seen, 0.7, (2, THINGS)).astype(jnp.float32)
+        return observe(worth, seen), (worth, seen)
+
+    def step_env(key, state, action, params):
+        worth, seen = state
+        paid = jnp.sum(action * jnp.where(seen > 0, worth, -100.0))
+        return observe(worth, seen), state, jnp.full(2, paid), jnp.array(True), jnp.array(False), {}
+
+    return Environment(
+        name="showing",
+        default_params=None,
+        reset_env=reset_env,
+        step_env=step_env,
+        observation_space=lambda params: Box(-1.0, 1.0, (2, 1 + 2 * THINGS)),
+        action_space=lambda params: Discrete(2, (2, THINGS)),
+        num_agents=2,
+        action_mask=lambda state, params: jnp.stack([jnp.ones_like(state[1]), state[1]], axis=-1) > 0,
+        entities=Entities(own=1, kinds={"things": EntityKind(THINGS, 2)}),
+        selection=Selection("factored", THINGS, "things"),
+    )
+
+
+def test_agents_learn_what_to_select():
+    """The network of one thing is that of all: what is worth something and seen is selected."""
+    config = FEED_FORWARD.model_copy(
+        update={
+            "name": "qplex", "mixer": "qplex",
+            "mixing_network": MixerConfig(num_kernel=2, adv_hypernet_layers=1, hypernet_embed=16),
+            "q_network": AgentConfig(
+                type="attention_rnn", hidden_dims=(8,), rnn_hidden_dim=8, num_attention_heads=2, previous_action=False
+            ),
+        }
+    )  # fmt: skip
+    env = showing_world()
+    algorithm = with_data(qplex.make(config, env))
+    state, metrics = after_updates(algorithm, updates=80)
+    assert float(metrics["episode/return"].min()) > -50, "nothing hidden is ever selected"
+    obs, (worth, seen) = jax.vmap(env.reset_env, (0, None))(jax.random.split(jax.random.key(5), 64), None)
+    legal = jax.vmap(env.action_mask, (0, None))((worth, seen), None)
+    action, _ = algorithm.act(algorithm.policy(state), algorithm.initial_carry((64,)), obs, legal, None, True)
+    np.testing.assert_array_less(0.95, np.mean(np.asarray(action) == (worth > 0) * (seen > 0)))
+    assert 0.2 < float(metrics["attention_things"][-1]) <= 1.0

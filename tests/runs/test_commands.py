@@ -70,7 +70,10 @@ PPO = "algo={name: ppo, num_envs: 4, steps_per_update: 8, total_env_steps: 20000
         (["--config", "{config}", "algo.total_env_steps=10"], "the run is shorter than one update"),
         (["--config", "{config}", "algo.total_env_steps=1000000000000"], "1000000000000: must be between"),
         (["--config", "{config}", "evaluation.quick_dates=['2021-01-01']"], "track has no named episodes"),
-        (["--config", "{config}", "algo.capacity=2000000000"], "memory: this needs at least 24 GB (state 24 GB, "),
+        (
+            ["--config", "{config}", "algo.capacity=2000000000"],
+            "memory: this needs at least 24 GB (replay 24 GB, state ",
+        ),
         (["--config", "{config}", "num_seeds=100000"], "lower evaluation.episodes or num_seeds"),
         (
             ["--config", "{config}", "env={name: 'gymnax:Pendulum-v1'}"],

@@ -51,6 +51,19 @@ def test_an_uneven_capacity_is_refused():
         push(make_ring(items(0), 5), items(1, 2))
 
 
+def test_half_precision_keeps_observations_in_half_the_memory_and_gives_them_back_in_full():
+    example = items(0, 0)
+    ring = push(
+        make_ring(example, 2, "float16"), example.replace(obs=example.obs.at[0].set(jnp.array([[1e6], [-1e6]])))
+    )
+    assert (ring.data.obs.dtype, ring.data.action.dtype, ring.data.reward.dtype) == ("float16", "float32", "float32")
+    batch = take(ring, jnp.array([0, 1]))
+    assert batch.obs.dtype == jnp.float32
+    np.testing.assert_array_equal(batch.obs[1:], example.obs[1:])
+    np.testing.assert_array_equal(batch.obs[0, :, 0], [65504.0, -65504.0])  # the largest there are, and not infinite
+    assert memory_bytes(make_ring(example, 2)) - memory_bytes(ring) == 2 * 2 * (STEPS + 1)
+
+
 def test_memory_is_that_of_the_stored_numbers():
     ring = make_ring(items(0), 10)
     assert memory_bytes(ring) == 10 * (4 * (STEPS + 1) + 4 * STEPS + 4 * STEPS + STEPS)

@@ -1,7 +1,8 @@
 """Values of teams: targets and loss against a plain loop over what was recorded, mutations that must be noticed,
-acting, the replay of chunks, every key."""
+acting, the replay of chunks, several choices at once, what follows a scalar of `info`, every key."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +13,13 @@ from pydantic import ValidationError
 from replay_cases import Run, copied, random_like, trees_equal
 
 from envs_jax.adapters import with_agent_axis
-from envs_jax.base import Environment
+from envs_jax.base import Environment, Selection
 from envs_jax.spaces import Box, Discrete
 from purerl.algos import qplex
 from purerl.learn import joint_values
+from purerl.learn.buffers import Sequences, take
 from purerl.learn.joint_values import Parts, targets, td_loss
+from purerl.learn.signals import Followed, Signal, require_told, shaped
 from purerl.learn.teams import TeamConfig, epsilon_after, networks
 from purerl.nets.mixer_parts import MixerConfig
 from purerl.nets.utilities import AgentConfig, Memory, best_available
@@ -31,13 +34,27 @@ CONFIG = qplex.Config(
     q_network=RNN, mixing_network=MIXING,
 )  # fmt: skip
 """Two gradient updates per call, six chunks per call."""
+PARTS, WINDOW = 3, 2
+FOLLOWING = CONFIG.model_copy(update={
+    "share_params": False, "replay_dtype": "float16", "signal": "progress", "signal_window": WINDOW,
+    "shaping": "potential", "shaping_weight": 0.7, "exploration_bonus": 0.2, "exploration_bonus_below": 0.35,
+    "selection_entropy_weight": 0.3, "selection_temperature": 0.8,
+})  # fmt: skip
+"""In a world of `PARTS` choices at once: all that is beside the plain algorithm."""
+SUBSETS = np.array(list(itertools.product((0, 1), repeat=PARTS)))
 
 
-def team_world() -> Environment:
+def progress(kind, time):
+    """What `info` tells after that many steps."""
+    return 0.1 * time + 0.2 * kind
+
+
+def team_world(parts: int | None = None) -> Environment:
     """Two agents of three choices in episodes of three steps that end, or of five that are cut off.
 
     A step takes as many frames as its number. Choice number (step mod 3) is not available to the first agent. In the
-    longer episodes the second agent leaves after its second step.
+    longer episodes the second agent leaves after its second step. With `parts` an agent selects among as many things;
+    number (step mod 3) cannot be selected by the first.
     """
 
     def observe(state):
@@ -51,12 +68,15 @@ def team_world() -> Environment:
     def step_env(key, state, action, params):
         kind, time = state
         state = kind, time + 1
-        reward = 0.1 * (time + 1.0) * jnp.arange(1.0, AGENTS + 1) + 0.5 * action
+        done = action if parts is None else action.sum(axis=-1)
+        reward = 0.1 * (time + 1.0) * jnp.arange(1.0, AGENTS + 1) + 0.5 * done
         ends = state[1] == jnp.where(kind == 0, 3, 5)
-        return observe(state), state, reward, ends & (kind == 0), ends & (kind == 1), {"frames": time + 1}
+        info = {"frames": time + 1, "progress": progress(kind, time + 1)}
+        return observe(state), state, reward, ends & (kind == 0), ends & (kind == 1), info
 
     def action_mask(state, params):
-        return jnp.stack([jnp.arange(CHOICES) != state[1] % CHOICES, jnp.ones(CHOICES, bool)])
+        may = jnp.stack([jnp.arange(CHOICES) != state[1] % CHOICES, jnp.ones(CHOICES, bool)])
+        return may if parts is None else jnp.stack([jnp.ones_like(may), may], axis=-1)
 
     return Environment(
         name="team",
@@ -64,11 +84,12 @@ def team_world() -> Environment:
         reset_env=reset_env,
         step_env=step_env,
         observation_space=lambda params: Box(-10.0, 10.0, (AGENTS, 3)),
-        action_space=lambda params: Discrete(CHOICES, (AGENTS,)),
+        action_space=lambda params: Discrete(CHOICES, (AGENTS,)) if parts is None else Discrete(2, (AGENTS, parts)),
         num_agents=AGENTS,
         global_state=lambda state, params: jnp.stack([state[0] - 0.5, 0.2 * state[1]]),
         action_mask=action_mask,
         alive=lambda state, params: jnp.stack([jnp.array(True), (state[0] == 0) | (state[1] < 2)]),
+        selection=None if parts is None else Selection("factored", parts),
     )
 
 
@@ -103,10 +124,10 @@ CASES = {
 class Case:
     """Networks with random parameters, and what the learner makes of the recorded batch."""
 
-    def __init__(self, config: qplex.Config, batch):
-        env = with_agent_axis(team_world())
-        self.config, self.batch = config, batch
-        self.nets = networks(config, config.mixer, env, None, CHOICES)
+    def __init__(self, config: qplex.Config, batch, parts: int | None = None):
+        env = with_agent_axis(team_world(parts))
+        self.config, self.batch, self.parts = config, batch, parts
+        self.nets = networks(config, config.mixer, env, None, CHOICES if parts is None else 2, parts)
         shapes = jax.eval_shape(self.nets.init, jax.random.key(0))
         self.params, self.target = random_like(shapes, 1), random_like(shapes, 2)
 
@@ -116,11 +137,36 @@ class Case:
 
         @jax.jit
         def ask(params, target, batch):
+            if config.shaping != "none":
+                batch = shaped(config.shaping, batch, h.gamma, h.shaping_weight)
             y = targets(config.target_config(), self.nets, params, target, batch, BURN_IN, h)
-            loss, gradient = jax.value_and_grad(lambda p: td_loss(self.nets, p, batch, y, BURN_IN)[0])(params)
-            return y, loss, gradient
+            loss = lambda p: td_loss(self.nets, p, batch, y, BURN_IN, config.loss_config())[0]  # noqa: E731
+            return y, *jax.value_and_grad(loss)(params)
 
         return jax.device_get(ask(self.params, self.target, self.batch))
+
+    # What an agent can do, one by one: three choices, or all subsets
+
+    def actions(self) -> np.ndarray:
+        """What describes each [n, f]."""
+        return np.eye(CHOICES) if self.parts is None else SUBSETS
+
+    def number(self, action) -> np.ndarray:
+        """[A] of actions [A], or [A, m]."""
+        return action if self.parts is None else action @ [4, 2, 1]
+
+    def utilities(self, out) -> np.ndarray:
+        return out if self.parts is None else out[0] + SUBSETS @ out[1:]
+
+    def allowed(self, legal) -> np.ndarray:
+        """[A, n] of masks [A, n], or [A, m, 2]."""
+        return legal if self.parts is None else (legal[:, None, :, 1] | (SUBSETS == 0)).all(axis=-1)
+
+    def before(self, previous) -> np.ndarray:
+        """What agents see of their last actions [A, f]."""
+        if self.parts is not None:
+            return previous == 2
+        return np.stack([np.eye(CHOICES)[p - 1] if p else np.zeros(CHOICES) for p in previous])
 
 
 def numbers(tree):
@@ -142,13 +188,12 @@ def utilities_by_hand(own, memory, x):
 
 def team_by_hand(case: Case, agents, memories, obs, previous):
     """One step of all agents: `(memories [A, h], utilities [A, n])`."""
-    found = []
+    found, before = [], case.before(previous)
     for agent in range(AGENTS):
         own = agents if case.config.share_params else jax.tree.map(lambda x, agent=agent: x[agent], agents)
-        before = np.eye(CHOICES)[previous[agent] - 1] if previous[agent] else np.zeros(CHOICES)
-        found.append(
-            utilities_by_hand(own, memories[agent], np.concatenate([obs[agent], before, np.eye(AGENTS)[agent]]))
-        )
+        x = np.concatenate([obs[agent], before[agent], np.eye(AGENTS)[agent]])
+        memory, out = utilities_by_hand(own, memories[agent], x)
+        found.append((memory, case.utilities(out)))
     return tuple(np.stack(part) for part in zip(*found, strict=True))
 
 
@@ -158,7 +203,7 @@ def values_by_hand(case: Case, mixer, utility, action, legal, alive, state):
     taken = utility[np.arange(AGENTS), action] * alive
     if case.config.name == "iql":
         return taken
-    return np.array([qplex_by_hand(mixer, state, taken, best, np.eye(CHOICES)[action])[0]])
+    return np.array([qplex_by_hand(mixer, state, taken, best, case.actions()[action])[0]])
 
 
 def by_hand(case: Case):
@@ -175,15 +220,16 @@ def by_hand(case: Case):
         for t in range(steps):
             if batch.reset[t, n]:
                 memory, their_memory, previous = 0 * memory, 0 * memory, 0 * previous
-            alive, action, state = batch.alive[t, n], batch.action[t, n], batch.global_state[t, n]
+            alive, state, action = batch.alive[t, n], batch.global_state[t, n], case.number(batch.action[t, n])
+            allowed = case.allowed(batch.legal[t, n])
             memory, utility = team_by_hand(case, params.agents, memory, batch.obs[t, n], previous)
             their_memory, _ = team_by_hand(case, target.agents, their_memory, batch.obs[t, n], previous)
-            value[t, n] = values_by_hand(case, params.mixer, utility, action, batch.legal[t, n], alive, state)
+            value[t, n] = values_by_hand(case, params.mixer, utility, action, allowed, alive, state)
             weight[t, n] = alive if config.name == "iql" else alive.any()
-            previous = action + 1
+            previous = batch.action[t, n] + 1
             _, after = team_by_hand(case, params.agents, memory, batch.final_obs[t, n], previous)
             _, theirs = team_by_hand(case, target.agents, their_memory, batch.final_obs[t, n], previous)
-            legal = batch.final_legal[t, n]
+            legal = case.allowed(batch.final_legal[t, n])
             chooser = after if config.double_q else theirs
             greedy = np.where(legal, chooser, -np.inf).argmax(axis=1)
             left = alive & ~batch.terminated[t, n]
@@ -197,7 +243,13 @@ def by_hand(case: Case):
 
 def return_by_hand(config, batch, following, n, t):
     """From the definition: rewards until the window, the episode or the chunk ends, then what follows."""
-    one_step_target = lambda t, beyond: batch.team_reward[t, n] + discount(t) * beyond  # noqa: E731
+    one_step_target = lambda t, beyond: reward(t) + discount(t) * beyond  # noqa: E731
+
+    def reward(t):
+        if config.shaping == "none":
+            return batch.team_reward[t, n]
+        gain = discount(t) * batch.signal.after[t, n] - batch.signal.before[t, n]
+        return batch.team_reward[t, n] + config.shaping_weight * gain
 
     def discount(t):
         ended = batch.terminated[t, n] if config.name == "iql" else batch.terminated[t, n].all()
@@ -235,6 +287,137 @@ def test_targets_and_loss_of_variants_are_those_of_a_plain_loop(name, recorded):
 
 def test_targets_and_loss_are_those_of_a_plain_loop(qplex_case):
     require_as_by_hand(*qplex_case)
+
+
+# Several choices at once, a replay in half precision, a scalar of `info`
+
+
+@pytest.fixture(scope="module")
+def following():
+    """One call: state after it, its metrics, all chunks."""
+    run = Run(qplex, FOLLOWING, updates=1, env=team_world(PARTS))
+    ring = run.history[-1].ring
+    assert ring.data.obs.dtype == ring.data.final_global_state.dtype == np.float16
+    return run, jax.device_get(take(ring, jnp.arange(12)))
+
+
+@pytest.fixture(scope="module")
+def following_case(following):
+    case = Case(FOLLOWING.model_copy(update={"selection_entropy_weight": 0.0}), following[1], PARTS)
+    return case, by_hand(case)
+
+
+def test_several_choices_with_shaped_rewards_are_those_of_a_plain_loop_over_all_subsets(following_case):
+    require_as_by_hand(*following_case)
+
+
+def test_a_choice_that_is_masked_in_a_sum_of_maxima_is_noticed(following_case, monkeypatch):
+    monkeypatch.setattr(joint_values, "best_available", lambda utility, legal: best_available(utility, None))
+    with pytest.raises(AssertionError):
+        require_as_by_hand(*following_case)
+
+
+def test_unshaped_rewards_are_noticed(following_case, monkeypatch):
+    monkeypatch.setitem(globals(), "shaped", lambda shaping, batch, gamma, weight: batch)
+    with pytest.raises(AssertionError):
+        require_as_by_hand(*following_case)
+
+
+def test_what_is_masked_is_never_selected(following):
+    _, batch = following
+    assert np.take_along_axis(batch.legal, batch.action[..., None], axis=-1).all()
+    assert (batch.action == 1).any() and not batch.legal[..., 1].all()
+
+
+def test_undecided_selections_lower_the_loss(following_case):
+    """By the weight times the mean entropy of the agents in play."""
+    case, _ = following_case
+    batch, config = case.batch, FOLLOWING
+    total, count = 0.0, 0.0
+    agents = numbers(case.params.agents)
+    for n in range(batch.team_reward.shape[1]):
+        memory, previous = numbers(batch.carry.network[0][0, n]), batch.carry.previous[0, n]
+        for t in range(BURN_IN + LENGTH):
+            if batch.reset[t, n]:
+                memory, previous = 0 * memory, 0 * previous
+            memory, utility = team_by_hand(case, agents, memory, batch.obs[t, n], previous)
+            previous, allowed = batch.action[t, n] + 1, case.allowed(batch.legal[t, n])
+            for agent in np.flatnonzero(batch.alive[t, n]) if t >= BURN_IN else ():
+                total += entropy_by_hand(utility[agent], allowed[agent], config.selection_temperature)
+                count += 1.0
+    plain, entropic = case.computed()[1], Case(config, batch, PARTS).computed()[1]
+    assert plain - entropic == pytest.approx(config.selection_entropy_weight * total / count, rel=1e-4)
+
+
+def entropy_by_hand(utility, allowed, temperature) -> float:
+    total = 0.0
+    for part in range(PARTS):
+        selects = SUBSETS[:, part] == 1
+        if (selects & allowed).any():
+            p = 1 / (1 + np.exp((utility[~selects & allowed].max() - utility[selects & allowed].max()) / temperature))
+            total -= p * np.log(p) + (1 - p) * np.log(1 - p)
+    return total
+
+
+def test_the_scalar_is_followed_through_every_episode(following):
+    _, batch = following
+    kind, time = batch.obs[:, :, 0, 0] + 0.5, np.round(batch.obs[:, :, 0, 1] / 0.3)
+    at = lambda t: progress(kind, t)  # noqa: E731
+    np.testing.assert_allclose(batch.signal.after, at(time + 1), atol=1e-5)
+    np.testing.assert_allclose(batch.signal.before, np.where(time > 0, at(time), 0.0), atol=1e-5)
+    recent = np.where(time == 0, at(1), np.where(time == 1, at(1), (at(time - 1) + at(time)) / 2))
+    np.testing.assert_allclose(batch.signal.mean, recent, atol=1e-5)
+    assert {0, 1, 2, 3} <= set(time.ravel().astype(int))
+
+
+@jax.jit
+def changed(hparams, **values):
+    """Strongly typed like what they replace, so that nothing is traced again."""
+    return dataclasses.replace(hparams, **{name: 0 * getattr(hparams, name) + x for name, x in values.items()})
+
+
+def test_shaping_and_the_bonus_reach_the_update(following):
+    """The same program with other numbers: the weight changes targets, the bonus who explores."""
+    run, batch = following
+
+    def metrics(**values):
+        state = copied(run.history[0])
+        return run.update(dataclasses.replace(state, hparams=changed(state.hparams, **values)))[1]
+
+    still = {"epsilon_start": 0.0, "epsilon_end": 0.0, "exploration_bonus": 0.0}
+    plain = metrics(**still)
+    assert float(plain["hit_prob"]) == 1.0
+    assert float(metrics(**{**still, "shaping_weight": 9.0})["target_mean"]) != float(plain["target_mean"])
+    shares = [float(metrics(**{**still, "exploration_bonus": x})["hit_prob"]) for x in (0.5, 1.0)]
+    assert 1.0 > shares[0] > shares[1] > 0.5, (
+        "half of the choices are the greedy ones anyway, and not all means are low"
+    )
+    assert 0 < float(plain["selection_entropy"]) <= 1.0
+    assert float(plain["signal_mean"]) == pytest.approx(batch.signal.after.mean(), abs=0.1)
+
+
+def test_shaped_rewards():
+    """One team of two: a step inside of an episode, one that ends it, one that is cut off."""
+    terminated = np.array([[False, False], [True, True], [False, False]])[:, None]
+    signal = Signal(*(np.array(x, np.float32)[:, None] for x in ([0.2, 0.5, 0.4], [0.6, 0.1, 0.4], [0.5, 0.3, 0.6])))
+    batch = Sequences(
+        *[None] * 3, terminated=terminated, span=np.full((3, 1), 2.0), team_reward=np.ones((3, 1)), signal=signal
+    )
+    potential = shaped("potential", batch, 0.9, 0.5).team_reward[:, 0]
+    np.testing.assert_allclose(potential, 1 + 0.5 * np.array([0.81 * 0.5 - 0.2, -0.5, 0.81 * 0.6 - 0.4]), rtol=1e-6)
+    improvement = shaped("improvement", batch, 0.9, 0.5).team_reward[:, 0]
+    np.testing.assert_allclose(improvement, 1 + 0.5 * np.array([0.0, 0.2, 0.2]), rtol=1e-6)
+
+
+def test_scalars_that_are_not_told_are_refused():
+    world = with_agent_axis(team_world())
+    require_told(Followed("progress", 3), world, None)
+    with pytest.raises(ValueError, match="signal 'progres': team tells no such scalar of a step; did you mean 'prog"):
+        require_told(Followed("progres", 3), world, None)
+    with pytest.raises(ValueError, match="selection_entropy_weight: actions of team select no entities"):
+        qplex.make(CONFIG.model_copy(update={"selection_entropy_weight": 0.1}), team_world())
+    with pytest.raises(ValueError, match="attention_rnn: team does not tell of which entities its observations"):
+        qplex.make(CONFIG.model_copy(update={"q_network": AgentConfig(type="attention_rnn")}), team_world())
 
 
 # Mutations: each is a mistake that others made, and the check above must see it
@@ -373,15 +556,11 @@ def test_exploration_falls_with_the_steps_of_all_environments(run):
     assert exponential == pytest.approx([0.8, 0.4, 0.2, 0.1])
 
 
-@jax.jit
-def without_exploration(hparams):
-    """Strongly typed like what they replace, so that nothing is traced again."""
-    return dataclasses.replace(hparams, epsilon_start=0 * hparams.epsilon_start, epsilon_end=0 * hparams.epsilon_end)
-
-
 def test_without_exploration_every_action_is_the_greedy_one(run):
     state = copied(run.history[0])
-    _, metrics = run.update(dataclasses.replace(state, hparams=without_exploration(state.hparams)))
+    _, metrics = run.update(
+        dataclasses.replace(state, hparams=changed(state.hparams, epsilon_start=0.0, epsilon_end=0.0))
+    )
     assert float(metrics["hit_prob"]) == 1.0 and float(run.metrics[0]["hit_prob"]) < 0.9
 
 
@@ -395,6 +574,8 @@ def test_without_exploration_every_action_is_the_greedy_one(run):
         ({"n_step": 3, "td_lambda": 0.5}, "two ways to look further"),
         ({"tau": 0.01}, "would hardly move the target network"),
         ({"updates_per_step": 1e-4}, "gives no gradient update"),
+        ({"shaping": "potential"}, "shaping looks at a scalar of info: name it by signal"),
+        ({"exploration_bonus": 0.1}, "exploration_bonus looks at a scalar of info"),
         ({"adaptive": True}, "Extra inputs"),
     ],
 )
@@ -413,5 +594,5 @@ def test_ranges_of_actions_are_refused():
         name="range", default_params=None, reset_env=lambda key, p: (jnp.zeros(2), 0), step_env=lambda *_: None,
         observation_space=lambda p: Box(0.0, 1.0, (2,)), action_space=lambda p: Box(-1.0, 1.0, (1,)),
     )  # fmt: skip
-    with pytest.raises(ValueError, match="qplex takes one choice for every agent; range has a range"):
+    with pytest.raises(ValueError, match="qplex takes one choice of every agent, or several; range has a range"):
         qplex.make(qplex.Config(), world)

@@ -409,6 +409,7 @@ STATIC = {
     "updates_per_step": ("transitions", {"updates_per_step": 0.25}),
     "warmup_steps": ("transitions", {"warmup_steps": 32}),
     "buffer_size": ("transitions", {"buffer_size": 96}),
+    "replay_dtype": ("transitions", {"replay_dtype": "float16"}),
     "batch_size": ("transitions", {"batch_size": 6}),
     "n_step": ("days", {"n_step": 2}),
     "policy_delay": ("transitions", {"policy_delay": 1}),
