@@ -2,6 +2,7 @@
 
     python benchmarks/digests.py --out before.json
     python benchmarks/digests.py --against before.json
+    python benchmarks/digests.py --found now.json --against before.json    # of two files, without running anything
 
 A case is a shipped configuration with a few small numbers. Its digests are those of the learned parameters, of every
 metric of every update, and, for the cases that are run as a user would, of the log, the final score and the actions of
@@ -24,7 +25,9 @@ import jax
 import numpy as np
 
 import purerl
-from purerl import record, train
+import record
+from purerl import record as recording
+from purerl import train
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -126,15 +129,26 @@ def relative_difference(one: dict[str, float], other: dict[str, float]) -> tuple
     return max(((difference, name) for name, difference in each.items()), default=(0.0, ""))
 
 
-def compared(found: dict[str, dict[str, Any]], before: dict[str, dict[str, Any]]) -> list[str]:
-    """A line for every case whose digests differ."""
-    lines = []
+Cases = dict[str, dict[str, Any]]
+
+
+def differences(found: Cases, before: Cases) -> Cases:
+    """Of every case what differs, and the largest relative difference of a metric of the first update."""
+    sizes = {}
     for case, own in found.items():
         kinds = [kind for kind in own if kind != "first" and before[case][kind] != own[kind]]
-        if kinds:
-            size, metric = relative_difference(own.get("first", {}), before[case].get("first", {}))
-            lines.append(f"{case}: {', '.join(kinds)}; first update: {size:.1e} ({metric or 'not kept'})")
-    return lines
+        size, metric = relative_difference(own.get("first", {}), before[case].get("first", {}))
+        sizes[case] = {"differ": kinds, "first_update": size, "metric": metric}
+    return sizes
+
+
+def compared(found: Cases, before: Cases) -> list[str]:
+    """A line for every case whose digests differ."""
+    return [
+        f"{case}: {', '.join(own['differ'])}; first update: {own['first_update']:.1e} ({own['metric'] or 'not kept'})"
+        for case, own in differences(found, before).items()
+        if own["differ"]
+    ]
 
 
 def all_digests(only: list[str] | None) -> dict[str, dict[str, Any]]:
@@ -143,7 +157,7 @@ def all_digests(only: list[str] | None) -> dict[str, dict[str, Any]]:
         for world, (name, behaviours, episodes) in RECORDED.items():
             out = Path(folder) / f"{world}.npz"
             words = ["--config", str(CONFIGS / f"{name}.yaml"), "--out", str(out), "--episodes", str(episodes)]
-            if record.main([*words, "--behaviour", *behaviours]):
+            if recording.main([*words, "--behaviour", *behaviours]):
                 sys.exit(f"{name}: recording failed")
             found[f"record {world}"] = of_data(out)
         for name, overrides in CASES.items():
@@ -167,16 +181,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="write the digests")
     parser.add_argument("--against", type=Path, help="compare with digests that were written before")
+    parser.add_argument("--found", type=Path, help="take the digests of this state from a file")
     parser.add_argument("--only", nargs="+", help="these cases alone")
     args = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", 2)
-    found = all_digests(args.only)
+    machine = record.machine()
+    if args.found:
+        found = json.loads(args.found.read_text())
+    else:
+        found = {"commit": record.COMMIT, "cases": all_digests(args.only)}
     if args.out:
         args.out.write_text(json.dumps(found, indent=1) + "\n")
     if args.against:
         before = json.loads(args.against.read_text())
-        other = compared(found, before)
-        print("\n".join(["differ:", *other]) if other else f"all {len(found)} cases are the same")
+        commits = {"commit_before": before["commit"], "commit_now": found["commit"]}
+        own, earlier = found["cases"], before["cases"]
+        print(record.write("digests", {**commits, "cases": differences(own, earlier)}, machine))
+        other = compared(own, earlier)
+        print("\n".join(["differ:", *other]) if other else f"all {len(own)} cases are the same")
         sys.exit(bool(other))
 
 

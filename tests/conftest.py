@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import jax
+import jaxlib.version
 import pytest
 
 from envs_jax.bess.data import MarketDays, load_market
@@ -20,7 +21,9 @@ from envs_jax.bess.params import limits_of
 # three to four times cheaper: no optimisation by LLVM, the older and plainer emitters, and one part of a module instead
 # of one for every thread, since the workers fill the processors anyway. None of them trades precision. They are read
 # when the first computation starts, which no import does; processes that tests start inherit them.
-CHEAP = ("backend_optimization_level=0", "cpu_use_fusion_emitters=false", "cpu_parallel_codegen_split_count=1")
+CHEAP = ["backend_optimization_level=0", "cpu_parallel_codegen_split_count=1"]
+if jaxlib.version.__version_info__ <= (0, 10, 2):  # later ones may not have the flag, and end a process that sets it
+    CHEAP.append("cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([*(f"--xla_{flag}" for flag in CHEAP), os.environ.get("XLA_FLAGS", "")])
 
 # Threads that can be devices; a program uses one of them unless it asks for more.
