@@ -23,9 +23,9 @@ from typing import Any
 
 import jax
 import numpy as np
+import record
 
 import purerl
-import record
 from purerl import record as recording
 from purerl import train
 
