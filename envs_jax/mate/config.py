@@ -108,6 +108,9 @@ class MateConfig(_Strict):
         description="macro, any subset: one choice among all of them, or yes or no for every target; null: subset with "
         "up to 8 targets",
     )
+    mask_invalid: bool = Field(
+        True, description="macro: only visible targets can be selected; false: any, and those count once they are seen"
+    )
     frame_skip: int | None = Field(
         None, ge=1, le=1000, description="frames for which an action is held; null: 5 of macro, else 1"
     )

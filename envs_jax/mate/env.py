@@ -69,7 +69,7 @@ def build(config: MateConfig, name: str, preset: Preset, guests: Mapping[str, Gu
         num_agents=functions.num_agents,
         agent_names=agent_names(config, rules),
         global_state=functions.global_state,
-        action_mask=functions.action_mask if setup.control == "macro" else None,
+        action_mask=functions.action_mask if setup.control == "macro" and config.mask_invalid else None,
         entities=entities_seen(setup),
         selection=Selection(setup.encoding, rules.num_targets, TARGETS) if setup.control == "macro" else None,
         guidance=guidance_of(setup),

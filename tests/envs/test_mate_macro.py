@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from mate_recordings import each_recording, load, noise, world
 
+import envs_jax
 from envs_jax.base import FRAMES
 from envs_jax.mate import macro
 from envs_jax.mate.recorded import from_arrays
@@ -161,3 +162,9 @@ def test_held_selections_repeat_a_recording(path, x64):
         ours = ours if ours.ndim == 2 else ours[:, None]
         recorded = rollout[f"macro_info_{name}"]
         np.testing.assert_allclose(np.broadcast_to(ours, recorded.shape), recorded, atol=1e-12, err_msg=name)
+
+
+def test_masks_can_be_left_out():
+    """Learners may then ask for targets that nobody sees yet; the executor ignores them until they are seen."""
+    masked, free = (envs_jax.make("mate/1v1-0", mask_invalid=mask) for mask in (True, False))
+    assert callable(masked.action_mask) and free.action_mask is None
