@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs_jax.selections import Encoding
 from envs_jax.spaces import Space
 
 Params = Any
@@ -201,7 +202,7 @@ class Entities(NamedTuple):
 class Selection(NamedTuple):
     """That actions say which entities an agent selects."""
 
-    encoding: Literal["subset", "single", "factored"]
+    encoding: Encoding
     """`subset`: a number whose bits, the highest first, stand for one entity each; `single`: one entity or, last, none;
     `factored`: a choice between no and yes for each."""
     number: int

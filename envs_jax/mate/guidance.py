@@ -9,6 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from envs_jax import selections
 from envs_jax.base import Guidance, Rule
 from envs_jax.mate import actions, baselines, macro
 from envs_jax.mate.game import Game, GameParams
@@ -37,7 +38,7 @@ def guidance_of(setup: Setup) -> Guidance:
 
 def _selecting(select: baselines.Selection, setup: Setup) -> Rule:
     def rule(key: jax.Array, game: Game, params: GameParams) -> jax.Array:
-        return macro.from_subset(setup.encoding, select(key, game.world, params.world))
+        return selections.from_subset(setup.encoding, select(key, game.world, params.world))
 
     return rule
 

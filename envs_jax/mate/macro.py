@@ -1,7 +1,7 @@
 """Target selection: what a camera's macro action means, which are legal, who executes it, and how it is held.
 
-Reading order: `Selection` (how subsets of targets are written as actions) with its masks, `executor` (one frame),
-`counts` (how much of a selection was worth it), `hold` (a macro step as a scan of frames).
+Reading order: how subsets of targets are written as actions (`envs_jax.selections` has the rest) with masks, `executor`
+(one frame), `counts` (how much of a selection was worth it), `hold` (a macro step as a scan of frames).
 
 Source: specification, section 16. Subsets are bool [C, T].
 """
@@ -17,12 +17,11 @@ from envs_jax.mate.aim import aim
 from envs_jax.mate.camera_players import limits
 from envs_jax.mate.params import Params
 from envs_jax.mate.state import State
+from envs_jax.selections import Encoding, from_subset
 from envs_jax.spaces import Discrete
 
 MOST_TARGETS = 8
 """With more, a choice among all subsets (2^T of them) becomes one binary choice for every target."""
-
-Encoding = Literal["subset", "single", "factored"]
 
 
 def encoding_of(num_targets: int, multi_selection: bool, head: Literal["subset", "factored"] | None = None) -> Encoding:
@@ -47,29 +46,6 @@ def action_space(encoding: Encoding, num_targets: int) -> Discrete:
             return Discrete(2, (num_targets,))
 
 
-def to_subset(encoding: Encoding, action, num_targets: int):
-    """Actions, int [...] or of `factored` [..., T], to subsets, bool [..., T]."""
-    match encoding:
-        case "subset":
-            return (action[..., None] >> _shifts(num_targets)) & 1 == 1
-        case "single":
-            return action[..., None] == jnp.arange(num_targets)
-        case "factored":
-            return action == 1
-
-
-def from_subset(encoding: Encoding, subset):
-    """The action of a subset, bool [..., T], int32; `single` takes the first target of several."""
-    num_targets = subset.shape[-1]
-    match encoding:
-        case "subset":
-            return jnp.sum(subset.astype(jnp.int32) << _shifts(num_targets), axis=-1)
-        case "single":
-            return jnp.where(subset.any(axis=-1), jnp.argmax(subset, axis=-1), num_targets).astype(jnp.int32)
-        case "factored":
-            return subset.astype(jnp.int32)
-
-
 def valid_actions(encoding: Encoding, visible):
     """Which actions select visible targets alone; none at all always may be selected.
 
@@ -88,10 +64,6 @@ def valid_actions(encoding: Encoding, visible):
             return jnp.concatenate([visible, jnp.ones_like(visible[..., :1])], axis=-1)
         case "factored":
             return jnp.stack([jnp.ones_like(visible), visible], axis=-1)
-
-
-def _shifts(num_targets: int):
-    return jnp.arange(num_targets - 1, -1, -1)
 
 
 # One frame

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from envs_jax import selections
 from envs_jax.base import Entities, EntityKind
 from envs_jax.mate import actions, macro, observations, rewards, transforms
 from envs_jax.mate.config import Control, Learner
@@ -29,7 +30,7 @@ class Setup(NamedTuple):
     frame_skip: int
     levels: int
     """Of each component of an action that is chosen from a grid."""
-    encoding: macro.Encoding
+    encoding: selections.Encoding
     reward_reduction: rewards.Reduction
     cameras: Options
     targets: Options
@@ -98,7 +99,7 @@ def motions(team: Team, control: Control, action, world: State, params: Params, 
 
 def subset(action, setup: Setup):
     """Targets (C, T, B) that macro actions (C, ..., B) select."""
-    chosen = macro.to_subset(setup.encoding, jnp.moveaxis(action, -1, 1), setup.rules.num_targets)
+    chosen = selections.to_subset(setup.encoding, jnp.moveaxis(action, -1, 1), setup.rules.num_targets)
     return jnp.moveaxis(chosen, 1, -1)
 
 

@@ -19,6 +19,7 @@ ALGORITHMS: dict[str, str] = {
     "qfix": "purerl.algos.qplex",
     "qmix": "purerl.algos.qplex",
     "qplex": "purerl.algos.qplex",
+    "qplex_hrl": "purerl.algos.hierarchical",
     "sac": "purerl.algos.sac",
     "td3": "purerl.algos.td3",
     "vdn": "purerl.algos.qplex",

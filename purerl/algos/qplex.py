@@ -1,9 +1,9 @@
 """Values of teams: independent Q-learning (IQL), VDN, QMIX, QPLEX and QFIX, feed-forward or with memory, from a replay.
 
-Reading order: `Config`, `HParams`, `make` (one gradient step, update). `name` picks the mixer; everything else is one
+Reading order: `Config`, `HParams`, `make` (start, update). `name` picks the mixer; everything else is one
 algorithm. `purerl.nets.mixers` has the mixers and their papers, `purerl.nets.utilities` the agents,
 `purerl.learn.teams` how they act and explore, `purerl.learn.joint_values` targets and loss, `purerl.learn.chunks` what
-the replay holds.
+the replay holds, `purerl.learn.value_learner` one gradient step.
 
 Agents choose on their own, greedily but for a share epsilon. Their utilities become one value of the team, which is
 trained to what the team is paid and the target network's value of what follows. Chunks are of one length, whatever the
@@ -18,26 +18,22 @@ undecided selections (`selection_entropy_weight`), rewards shaped by a scalar of
 where it is low (`exploration_bonus`).
 """
 
-from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 from pydantic import AliasChoices, Field, model_validator
 
 from envs_jax.base import Environment
-from purerl.learn import rollout, sharding
 from purerl.learn.actors import traced
-from purerl.learn.buffers import Ring, take
-from purerl.learn.chunks import chunks_of
-from purerl.learn.joint_values import LossConfig, Parts, TargetConfig, targets, td_loss
-from purerl.learn.optimizers import OptimizerName, loss_step, make_optimizer
-from purerl.learn.replay import Learner, Source, State, advanced, first_state
+from purerl.learn.joint_values import LossConfig, TargetConfig
+from purerl.learn.optimizers import OptimizerName
+from purerl.learn.replay import Source, State, advanced, first_state
 from purerl.learn.replay_config import RingConfig
-from purerl.learn.signals import SignalConfig, low_signal_epsilon, require_told, shaped
+from purerl.learn.signals import SignalConfig, low_signal_epsilon, require_told
 from purerl.learn.teams import Mixing, Players, TeamConfig, epsilon_after
+from purerl.learn.value_learner import ValueLearner
 from purerl.types import Algorithm, Data
 from purerl.validation import StepCount
 
@@ -79,7 +75,7 @@ class Config(RingConfig, TeamConfig, SignalConfig):
 
     @model_validator(mode="after")
     def _consistent(self):
-        own = ("qplex", "qplex_atten", "adaptive") if self.name == "qplex" else (self.name,)
+        own = ("qplex", "qplex_atten", "adaptive") if self.name.startswith("qplex") else (self.name,)
         if self.mixer not in own:
             raise ValueError(f"mixer {self.mixer}: {self.name} has {', '.join(own)}")
         if self.steps_per_update % self.chunk_length:
@@ -148,16 +144,11 @@ def make(config: Config, env: Environment, env_params=None, reward_scale: float 
     if config.selection_entropy_weight and nets.selection is None:
         raise ValueError(f"selection_entropy_weight: actions of {env.name} select no entities; set it to 0")
 
-    def cut(steps: rollout.Steps):
-        memory = steps.extra.memory
-        return chunks_of(steps._replace(extra=None), memory, config.chunk_length, config.burn_in, config.team_reward)
-
+    values = ValueLearner(config, nets, reward_scale)
     source = Source(
         config, players.env, players.actions, players.agents, players.obs_dim, reward_scale,
-        nets.utilities.empty_memory, cut, followed,
+        nets.utilities.empty_memory, values.cut, followed,
     )  # fmt: skip
-    eps = config.optimizer_eps**2 if config.optimizer == "rmsprop" else config.optimizer_eps
-    optimizer = make_optimizer(config.optimizer, config.max_grad_norm, eps)
 
     def share_of(epsilon, h: HParams):
         """Of uniform choices; with a signal, a function of the worlds."""
@@ -171,31 +162,18 @@ def make(config: Config, env: Environment, env_params=None, reward_scale: float 
         params = nets.init(key_nets)
         memory = source.empty_memory((config.num_envs,))
         return first_state(
-            source, data, keys, params, params, optimizer.init(params), memory, hparams,
+            source, data, keys, params, params, values.optimizer.init(params), memory, hparams,
             exploring=players.exploring(
                 params.agents, data.env_params, share_of(hparams.epsilon_start, hparams), config.num_envs
             ),
         )  # fmt: skip
-
-    def gradient_step(learner: Learner, ring: Ring, indices, key, h: HParams, data: Data):
-        del key, data
-        batch = take(ring, sharding.own_share(indices[0]))
-        if config.shaping != "none":
-            batch = shaped(config.shaping, batch, h.gamma, h.shaping_weight * reward_scale)
-        y = targets(config.target_config(), nets, learner.params, learner.target, batch, config.burn_in, h)
-        loss = partial(td_loss, nets, batch=batch, y=y, burn_in=config.burn_in, config=config.loss_config())
-        rate = config.learning_rate_factor(learner.gradient_steps) * h.lr
-        (_, watched), norm, params, opt = loss_step(optimizer, loss, learner.params, learner.optimizer, rate)
-        done = learner.gradient_steps + 1
-        target = moved_target(params, learner.target, h.tau, done % config.target_update_interval == 0)
-        return Learner(params, target, opt, done), {**watched, "grad_norm": norm}
 
     def update(state: State, data: Data):
         env_steps = state.updates.astype(jnp.float32) * config.env_steps()
         epsilon = epsilon_after(config.epsilon_schedule, state.hparams, env_steps)
         agents = state.learner.params.agents
         exploring = players.exploring(agents, data.env_params, share_of(epsilon, state.hparams), config.num_envs)
-        after, steps, metrics = advanced(source, state, data, *exploring, gradient_step)
+        after, steps, metrics = advanced(source, state, data, *exploring, values.gradient_step)
         metrics |= {"epsilon": epsilon, "hit_prob": jnp.mean(steps.extra.hit)}
         return after, metrics if steps.signal is None else {**metrics, "signal_mean": jnp.mean(steps.signal.after)}
 
@@ -216,9 +194,3 @@ def make(config: Config, env: Environment, env_params=None, reward_scale: float 
         vectorise_seeds=not config.recurrent,
         replay_field="ring",
     )
-
-
-def moved_target(params: Parts, target: Parts, tau, due) -> Parts:
-    """The target network a share `tau` nearer to the parameters where an update of it is due."""
-    moved = optax.incremental_update(params, target, tau)
-    return jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, target)

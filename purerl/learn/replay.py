@@ -280,20 +280,30 @@ def advanced(
     worlds, steps, tally = source.collect(data.env_params, state.worlds, act, draw, key_collect)
     items, recent = source.items(state.recent, steps, state.hparams.gamma)
     ring = push(state.ring, items)
-    blocks = config.gradient_steps() // steps_per_block
-    # All item numbers of an update in one draw: many small draws would cost more than the gather.
-    indices = sample_indices(ring, key_draw, (blocks, steps_per_block, config.batch_size))
-    learner, watched = rollout.scan_with_keys(
-        lambda learner, key, drawn: block(learner, ring, drawn, key, state.hparams, data),
-        state.learner,
-        jax.random.split(key_blocks, blocks),
-        indices,
+    learner, metrics = taught(
+        config, state.learner, ring, key_draw, key_blocks, block, state.hparams, data, steps_per_block
     )
-    metrics = sharding.mean_over_shares({name: jnp.mean(values) for name, values in watched.items()})
     metrics |= rollout.tally_metrics(tally._replace(agent_steps=tally.agent_steps + state.warmup_agent_steps))
     metrics["learning_rate_factor"] = config.learning_rate_factor(state.learner.gradient_steps)
     told = jnp.zeros_like(state.warmup_agent_steps)
     return State(learner, ring, recent, worlds, key, state.updates + 1, state.hparams, told), steps, metrics
+
+
+def taught(
+    config: RingConfig, learner: Learner, ring: Ring, key_draw, key_blocks, block: GradientBlock, hparams, data: Data,
+    steps_per_block: int = 1,
+) -> tuple[Learner, dict[str, jax.Array]]:  # fmt: skip
+    """The learner after the gradient steps of one update call, and means of what they watched."""
+    blocks = config.gradient_steps() // steps_per_block
+    # All item numbers of an update in one draw: many small draws would cost more than the gather.
+    indices = sample_indices(ring, key_draw, (blocks, steps_per_block, config.batch_size))
+    learner, watched = rollout.scan_with_keys(
+        lambda learner, key, drawn: block(learner, ring, drawn, key, hparams, data),
+        learner,
+        jax.random.split(key_blocks, blocks),
+        indices,
+    )
+    return learner, sharding.mean_over_shares({name: jnp.mean(values) for name, values in watched.items()})
 
 
 def own_ends(steps: rollout.Steps) -> tuple[jax.Array, jax.Array]:

@@ -56,6 +56,8 @@ class Steps(NamedTuple):
     """[T, B] that the steps took; None where every step is one frame."""
     signal: signals.Signal | None = None
     """The scalar of `info` that the learner follows; None: it follows none."""
+    inner: Any = None
+    """`info[INNER]`: what was decided inside of the steps, leaves [T, B, ...]; None: nothing."""
 
 
 class Tally(NamedTuple):
@@ -73,6 +75,9 @@ class Tally(NamedTuple):
     frames: jax.Array | None = None
     """That the steps took; None where every step is one frame."""
 
+
+INNER = "inner_steps"
+"""Entry of `info`: the steps of decisions inside of a step, `Steps` [frames, A, ...] (`purerl.learn.two_levels`)."""
 
 Act = Callable[[Worlds, Any], tuple[jax.Array, Any, Any]]
 """`(worlds, noise) -> (action [B, A, ...], next carry, extra)`."""
@@ -164,7 +169,18 @@ def collect(
             signal = signals.around(worlds.recent, info[followed.name])
             recent = worlds.recent.after(signal.after, done)
         steps = Steps(
-            worlds.obs, action, learned, terminated, truncated, final_obs, extra, before, after, frames, signal
+            worlds.obs,
+            action,
+            learned,
+            terminated,
+            truncated,
+            final_obs,
+            extra,
+            before,
+            after,
+            frames,
+            signal,
+            info.get(INNER),
         )
         worlds = Worlds(
             state,

@@ -125,20 +125,25 @@ class Players:
         """
 
         def choose(worlds, drawn):
-            coin, noise = drawn
             legal = rollout.facts_of(self.env, env_params, worlds.state).legal
-            carry, best = self._step(agents, worlds.carry, worlds.obs, legal)
             share = epsilon(worlds) if callable(epsilon) else epsilon
-            explores = self.nets.utilities.per_part(coin < share)
-            action = jnp.where(explores, self.actions.uniform(noise, legal), best)
-            return action, self._remembered(carry, action), Chosen(worlds.carry, action == best)
+            return self.choose(agents, worlds.carry, worlds.obs, legal, share, drawn)
 
-        def draw(key):
-            key_coin, key_noise = jax.random.split(key)
-            shape = num_envs, self.agents
-            return jax.random.uniform(key_coin, shape), self.actions.draw_uniform(key_noise, shape)
+        return choose, lambda key: self.draw(key, (num_envs,))
 
-        return choose, draw
+    def choose(self, agents, memory: Memory, obs, legal, share, drawn) -> tuple[jax.Array, Memory, Chosen]:
+        """Actions, what is remembered after them, and what a roll-out keeps; `share` of the choices are uniform."""
+        coin, noise = drawn
+        carry, best = self._step(agents, memory, obs, legal)
+        explores = self.nets.utilities.per_part(coin < share)
+        action = jnp.where(explores, self.actions.uniform(noise, legal), best)
+        return action, self._remembered(carry, action), Chosen(memory, action == best)
+
+    def draw(self, key, batch_shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+        """Random numbers for `choose`."""
+        key_coin, key_noise = jax.random.split(key)
+        shape = *batch_shape, self.agents
+        return jax.random.uniform(key_coin, shape), self.actions.draw_uniform(key_noise, shape)
 
     def _step(self, agents, memory: Memory, obs, legal) -> tuple[Any, jax.Array]:
         """The networks' next carry, and greedy actions."""

@@ -7,6 +7,7 @@ import pytest
 from mate_recordings import each_recording, load, noise, world
 
 import envs_jax
+from envs_jax import selections
 from envs_jax.base import FRAMES
 from envs_jax.mate import macro
 from envs_jax.mate.recorded import from_arrays
@@ -20,20 +21,20 @@ ENCODINGS = "subset", "single", "factored"
 
 def test_target_0_is_the_highest_bit():
     np.testing.assert_array_equal(
-        macro.to_subset("subset", np.arange(8), 3),
+        selections.to_subset("subset", np.arange(8), 3),
         [[0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 1], [1, 0, 0], [1, 0, 1], [1, 1, 0], [1, 1, 1]],
     )
-    np.testing.assert_array_equal(macro.to_subset("single", np.arange(3), 2), [[1, 0], [0, 1], [0, 0]])
+    np.testing.assert_array_equal(selections.to_subset("single", np.arange(3), 2), [[1, 0], [0, 1], [0, 0]])
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_actions_and_subsets_are_one_to_one(encoding):
     every = {"subset": np.arange(16), "single": np.arange(5), "factored": np.array(list(np.ndindex(2, 2, 2, 2)))}
     actions = every[encoding]
-    subsets = macro.to_subset(encoding, actions, 4)
+    subsets = selections.to_subset(encoding, actions, 4)
     assert subsets.dtype == bool and len({tuple(row) for row in subsets.tolist()}) == len(actions)
-    np.testing.assert_array_equal(macro.from_subset(encoding, subsets), actions)
-    assert macro.from_subset(encoding, subsets).dtype == jnp.int32
+    np.testing.assert_array_equal(selections.from_subset(encoding, subsets), actions)
+    assert selections.from_subset(encoding, subsets).dtype == jnp.int32
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -44,7 +45,7 @@ def test_valid_actions_select_visible_targets_alone(encoding):
         np.testing.assert_array_equal(valid[..., 1], visible)
         assert valid[..., 0].all()
         return
-    subsets = np.asarray(macro.to_subset(encoding, np.arange(valid.shape[1]), 3))
+    subsets = np.asarray(selections.to_subset(encoding, np.arange(valid.shape[1]), 3))
     np.testing.assert_array_equal(valid, ~(subsets[None] & ~visible[:, None]).any(axis=-1))
     if encoding == "subset":
         np.testing.assert_array_equal(valid.sum(axis=1), 2 ** visible.sum(axis=1))
@@ -107,7 +108,7 @@ def test_masks_and_encodings_are_the_recorded_ones(path):
     rollout = load(path)
     multi = rollout["macro_action_mask"].shape[-1] == 2 ** rollout["macro_bits"].shape[-1]
     encoding = "subset" if multi else "single"
-    subsets = macro.to_subset(encoding, rollout["macro_action"], rollout["macro_bits"].shape[-1])
+    subsets = selections.to_subset(encoding, rollout["macro_action"], rollout["macro_bits"].shape[-1])
     np.testing.assert_array_equal(subsets, rollout["macro_bits"])
     decisions = np.arange(len(subsets)) * int(rollout["frame_skip"])
     np.testing.assert_array_equal(

@@ -11,30 +11,29 @@ import pytest
 from mixing_cases import qplex_by_hand
 from pydantic import ValidationError
 from replay_cases import Run, copied, random_like, trees_equal
+from team_cases import AGENTS, CHOICES, MIXING, PARTS, RNN, progress, team_world
 
 from envs_jax.adapters import with_agent_axis
-from envs_jax.base import Environment, Selection
-from envs_jax.spaces import Box, Discrete
+from envs_jax.base import Environment
+from envs_jax.spaces import Box
 from purerl.algos import qplex
 from purerl.learn import joint_values
 from purerl.learn.buffers import Sequences, take
 from purerl.learn.joint_values import Parts, targets, td_loss
 from purerl.learn.signals import Followed, Signal, require_told, shaped
 from purerl.learn.teams import TeamConfig, epsilon_after, networks
-from purerl.nets.mixer_parts import MixerConfig
+from purerl.learn.value_learner import moved_target
 from purerl.nets.utilities import AgentConfig, Memory, best_available
 
-AGENTS, CHOICES, BURN_IN, LENGTH = 2, 3, 2, 4
+BURN_IN, LENGTH = 2, 4
 GAMMA = 0.9
-MIXING = MixerConfig(mixing_embed_dim=4, hypernet_embed=4, num_kernel=2, adv_hypernet_layers=2, adv_hypernet_embed=4)
-RNN = AgentConfig(type="rnn", hidden_dims=(4,), rnn_hidden_dim=4)
 CONFIG = qplex.Config(
     num_envs=3, steps_per_update=2 * LENGTH, chunk_length=LENGTH, burn_in=BURN_IN, warmup_steps=24, buffer_size=96,
     batch_size=5, updates_per_step=1 / 12, gamma=GAMMA, lr=1e-2, target_update_interval=3, epsilon_anneal_steps=100,
     q_network=RNN, mixing_network=MIXING,
 )  # fmt: skip
 """Two gradient updates per call, six chunks per call."""
-PARTS, WINDOW = 3, 2
+WINDOW = 2
 FOLLOWING = CONFIG.model_copy(update={
     "share_params": False, "replay_dtype": "float16", "signal": "progress", "signal_window": WINDOW,
     "shaping": "potential", "shaping_weight": 0.7, "exploration_bonus": 0.2, "exploration_bonus_below": 0.35,
@@ -42,55 +41,6 @@ FOLLOWING = CONFIG.model_copy(update={
 })  # fmt: skip
 """In a world of `PARTS` choices at once: all that is beside the plain algorithm."""
 SUBSETS = np.array(list(itertools.product((0, 1), repeat=PARTS)))
-
-
-def progress(kind, time):
-    """What `info` tells after that many steps."""
-    return 0.1 * time + 0.2 * kind
-
-
-def team_world(parts: int | None = None) -> Environment:
-    """Two agents of three choices in episodes of three steps that end, or of five that are cut off.
-
-    A step takes as many frames as its number. Choice number (step mod 3) is not available to the first agent. In the
-    longer episodes the second agent leaves after its second step. With `parts` an agent selects among as many things;
-    number (step mod 3) cannot be selected by the first.
-    """
-
-    def observe(state):
-        kind, time = state
-        return jnp.stack([jnp.stack([kind - 0.5, 0.3 * time, agent - 0.5]) for agent in range(AGENTS)])
-
-    def reset_env(key, params):
-        state = jax.random.randint(key, (), 0, 2), jnp.zeros((), jnp.int32)
-        return observe(state), state
-
-    def step_env(key, state, action, params):
-        kind, time = state
-        state = kind, time + 1
-        done = action if parts is None else action.sum(axis=-1)
-        reward = 0.1 * (time + 1.0) * jnp.arange(1.0, AGENTS + 1) + 0.5 * done
-        ends = state[1] == jnp.where(kind == 0, 3, 5)
-        info = {"frames": time + 1, "progress": progress(kind, time + 1)}
-        return observe(state), state, reward, ends & (kind == 0), ends & (kind == 1), info
-
-    def action_mask(state, params):
-        may = jnp.stack([jnp.arange(CHOICES) != state[1] % CHOICES, jnp.ones(CHOICES, bool)])
-        return may if parts is None else jnp.stack([jnp.ones_like(may), may], axis=-1)
-
-    return Environment(
-        name="team",
-        default_params=None,
-        reset_env=reset_env,
-        step_env=step_env,
-        observation_space=lambda params: Box(-10.0, 10.0, (AGENTS, 3)),
-        action_space=lambda params: Discrete(CHOICES, (AGENTS,)) if parts is None else Discrete(2, (AGENTS, parts)),
-        num_agents=AGENTS,
-        global_state=lambda state, params: jnp.stack([state[0] - 0.5, 0.2 * state[1]]),
-        action_mask=action_mask,
-        alive=lambda state, params: jnp.stack([jnp.array(True), (state[0] == 0) | (state[1] < 2)]),
-        selection=None if parts is None else Selection("factored", parts),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -525,9 +475,9 @@ def test_the_target_network_is_copied_when_it_is_due(run):
 
 def test_a_soft_target_moves_by_its_share():
     new, old = Parts({"w": jnp.array([2.0])}, {}), Parts({"w": jnp.array([1.0])}, {})
-    moved = qplex.moved_target(new, old, 0.25, jnp.array(True))
+    moved = moved_target(new, old, 0.25, jnp.array(True))
     assert moved.agents["w"].tolist() == [1.25]
-    assert qplex.moved_target(new, old, 0.25, jnp.array(False)).agents["w"].tolist() == [1.0]
+    assert moved_target(new, old, 0.25, jnp.array(False)).agents["w"].tolist() == [1.0]
 
 
 def test_greedy_acting_takes_the_best_available_and_remembers_it(run):
