@@ -16,6 +16,7 @@ ALGORITHMS: dict[str, str] = {
     "impala": "purerl.algos.impala",
     "iql": "purerl.algos.qplex",
     "ppo": "purerl.algos.ppo",
+    "pqn": "purerl.algos.pqn",
     "qfix": "purerl.algos.qplex",
     "qmix": "purerl.algos.qplex",
     "qplex": "purerl.algos.qplex",

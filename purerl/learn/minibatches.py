@@ -41,17 +41,27 @@ def minibatches(key, data: Any, memory: Memory, epochs: int, count: int):
     [T, N, ...]). Everything is gathered at once: many small gathers would cost more than the copies.
     """
     axis = 0 if memory.reset is None else 1
-    size = jax.tree.leaves(data)[0].shape[axis]
-    order = jax.vmap(lambda k: shuffled(k, size))(jax.random.split(key, epochs)).reshape(-1)
+    order = orders(key, jax.tree.leaves(data)[0].shape[axis], epochs)
+    number = epochs * count
+    actor, critic = dealt((memory.actor, memory.critic), order, number, axis=0)
+    reset = dealt(memory.reset, order, number, axis=1)
+    return dealt(data, order, number, axis), Memory(actor, critic, reset)
 
-    def dealt(x, axis):
+
+def orders(key: jax.Array, size: int, epochs: int) -> jax.Array:
+    """The numbers 0 .. size - 1 in a new order for every epoch, one after the other [epochs * size]."""
+    return jax.vmap(lambda k: shuffled(k, size))(jax.random.split(key, epochs)).reshape(-1)
+
+
+def dealt(tree: Any, order: jax.Array, number: int, axis: int) -> Any:
+    """Leaves [..., N, ...] with their `axis` in this order, as `number` equal parts: [number, ..., n, ...]."""
+
+    def one(x):
         x = jnp.take(x, order, axis=axis, mode="clip")
-        x = x.reshape(*x.shape[:axis], epochs * count, -1, *x.shape[axis + 1 :])
+        x = x.reshape(*x.shape[:axis], number, -1, *x.shape[axis + 1 :])
         return jnp.moveaxis(x, axis, 0)
 
-    actor, critic = jax.tree.map(lambda x: dealt(x, 0), (memory.actor, memory.critic))
-    reset = None if memory.reset is None else dealt(memory.reset, 1)
-    return jax.tree.map(lambda x: dealt(x, axis), data), Memory(actor, critic, reset)
+    return jax.tree.map(one, tree)
 
 
 def weighted_mean(x: jax.Array, weight: jax.Array | None) -> jax.Array:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from purerl.learn import sharding
 
-OptimizerName = Literal["adam", "adamw", "rmsprop"]
+OptimizerName = Literal["adam", "adamw", "radam", "rmsprop"]
 
 
 class Schedule(BaseModel):
@@ -62,6 +62,8 @@ def make_optimizer(name: OptimizerName, max_grad_norm: float, eps: float = 1e-8)
             rule = optax.scale_by_adam(eps=eps)
         case "adamw":
             rule = optax.chain(optax.scale_by_adam(eps=eps), optax.add_decayed_weights(1e-4))
+        case "radam":
+            rule = optax.scale_by_radam(eps=eps)
         case "rmsprop":
             rule = optax.scale_by_rms(decay=0.99, eps=eps)  # the epsilon is inside of the root
     # On one flat vector: dozens of small leaves would cost more in overhead and compile time than in arithmetic.

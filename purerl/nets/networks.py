@@ -80,6 +80,7 @@ class NetworkConfig(BaseModel):
     lstm_skip: bool = Field(False, description="show the head the observation beside the recurrent output")
     hidden_sizes: tuple[Width, ...] = Field((64, 64), max_length=MOST_LAYERS)
     activation: Activation = "relu"
+    layer_norm: bool = Field(False, description="normalise what goes into the activation of every layer")
 
     @property
     def recurrent(self) -> bool:
@@ -130,7 +131,8 @@ class Core(nn.Module):
             h = h.reshape(h.shape[0], -1)
         for i, width in enumerate(self.config.encoder_sizes):
             p = self.param(f"encoder_{i}", init_dense, (h.shape[-1], width))
-            h = activation(h @ p["kernel"] + p["bias"])
+            h = h @ p["kernel"] + p["bias"]
+            h = activation(_layer_norm(self, i, h) if self.config.layer_norm else h)
         return h.reshape(*xs.shape[:-1], -1)
 
     @nn.compact
@@ -173,6 +175,13 @@ def normalised(x: jax.Array) -> jax.Array:
     """Layer normalisation without parameters: mean zero and variance one along the last axis (Ba et al. 2016)."""
     centred = x - jnp.mean(x, axis=-1, keepdims=True)
     return centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + 1e-6)
+
+
+def _layer_norm(module: nn.Module, number: int, h: jax.Array) -> jax.Array:
+    """`h` [..., f] normalised, with a scale and a shift that are parameters of the module."""
+    scale = module.param(f"norm_{number}_scale", nn.initializers.ones_init(), h.shape[-1:])
+    shift = module.param(f"norm_{number}_shift", nn.initializers.zeros_init(), h.shape[-1:])
+    return scale * normalised(h) + shift
 
 
 def make_core(config: NetworkConfig, in_dim: int) -> Core:
@@ -221,8 +230,9 @@ class Head(nn.Module):
         """
         leading = parts[0].shape[:-1]
         x: Any = [part.reshape(-1, part.shape[-1]) for part in parts]
-        for width in self.config.hidden_sizes:
-            x = [ACTIVATIONS[self.config.activation](_Linear(width, nn.initializers.lecun_uniform())(x))]
+        for i, width in enumerate(self.config.hidden_sizes):
+            h = _Linear(width, nn.initializers.lecun_uniform())(x)
+            x = [ACTIVATIONS[self.config.activation](_layer_norm(self, i, h) if self.config.layer_norm else h)]
         # Uniform throughout: the inverse error function of normal initialisers is slow to compile.
         init = nn.initializers.variance_scaling(self.out_scale**2, "fan_in", "uniform")
         return _Linear(self.out_dim, init)(x).reshape(*leading, self.out_dim)

@@ -59,6 +59,9 @@ class AgentConfig(BaseModel):
     activation: Activation = Field(default_factory=_by_type("activation"))
     num_attention_heads: int = Field(4, ge=1, le=1000, description="attention_rnn")
     slow_period: int = Field(4, ge=1, description="hierarchical_rnn: steps between two updates of its slow half")
+    layer_norm: bool = Field(
+        False, description="normalise what goes into the activation of every layer; attention_rnn does so elsewhere"
+    )
     dueling: bool = Field(False, description="a value and advantages instead of utilities (Wang et al. 2016)")
     previous_action: bool = Field(True, description="agents see what they did in the step before")
     agent_id: bool = Field(True, description="agents see which of them they are")
@@ -82,7 +85,7 @@ class AgentConfig(BaseModel):
 
     def network(self) -> NetworkConfig:
         if not self.recurrent:
-            return NetworkConfig(hidden_sizes=self.hidden_dims, activation=self.activation)
+            return NetworkConfig(hidden_sizes=self.hidden_dims, activation=self.activation, layer_norm=self.layer_norm)
         return NetworkConfig(
             encoder_sizes=self.hidden_dims,
             cell={"lstm": "lstm", "hierarchical_rnn": "fast_slow"}.get(self.type, "gru"),
@@ -92,6 +95,7 @@ class AgentConfig(BaseModel):
             slow_period=self.slow_period,
             hidden_sizes=(),
             activation=self.activation,
+            layer_norm=self.layer_norm,
         )
 
 

@@ -28,6 +28,7 @@ RUNS = {
     "matrix_vdn": ["algo.total_env_steps=960"],
     "matrix_qmix": ["algo.total_env_steps=960"],
     "matrix_qfix": ["algo.total_env_steps=960"],
+    "matrix_pqn": ["algo.total_env_steps=3840"],
     "two_state_qplex": [
         "algo.total_env_steps=4800",
         "algo.chunk_length=4",
