@@ -1,11 +1,14 @@
-"""Environment steps per second with a random policy: `bess` beside a plain Python loop of the same rules, `atc`.
+"""Environment steps per second with random actions: `bess` beside a plain Python loop of the same rules, `atc`, `mate`.
 
     python benchmarks/throughput.py [--days 4096] [--steps 240] [--repeats 7]
     python benchmarks/throughput.py --world atc [--airspaces 64 256 2048] [--aircraft 2 4 8] [--devices 2]
+    python benchmarks/throughput.py --world mate [--presets 4v4-9 4v8-9 8v8-9] [--teams 1024 4096] [--pool 4096]
 
 The second form measures `atc`: aircraft on a circle, jittered starts, no peer; then what the parts of a step take, and
-the rate of a training. Cores are devices that share the airspaces. Actions and keys are drawn before the clock starts.
-On a machine with a GPU both run there: `--devices 1 --name throughput_atc_gpu`.
+the rate of a training. The third one measures `mate`: cameras that select random targets for five frames against greedy
+ones, automatic resets to starts of a pool; frames are counted, and memory and compilation said. Cores are devices that
+share the worlds. Actions and keys are drawn before the clock starts.
+On a machine with a GPU all run there: `--devices 1 --name throughput_atc_gpu`.
 
 Reading order: the plain plant (`PlainDay`, `PlainBattery`, `plain_hour`, `plain_observation`: one plant, one hour,
 Python floats; tests use it as an independent reference too), the check that both give the same money and
@@ -19,7 +22,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +42,8 @@ LAYOUTS: tuple[Layout, ...] = ("base20", "curve", "rel")
 WEAR_MODELS: tuple[WearModel, ...] = ("nonlinear", "segment")
 SAME_MONEY_EUR = 0.05
 SAME_OBSERVATION = 1e-4
+FRAMES_HELD = 5
+"""Of a selection of targets."""
 TRAININGS = [
     Path(__file__).parents[1] / "configs" / f"atc_{name}_ppo.yaml" for name in ("canonical_crossing", "generic")
 ]
@@ -172,6 +177,8 @@ class Measurement(NamedTuple):
     lowest: float
     highest: float
     compile_s: float
+    memory_mb: float = float("nan")
+    """Arguments, results and what lies between them of the compiled steps; actions and keys are arguments."""
 
 
 def check_same_rules(env, wear: WearModel, days: int = 20) -> None:
@@ -202,6 +209,11 @@ Part = Literal["step", "without_reset", "without_observation", "positions"]
 """What of a step is computed: all of it; no auto-reset; besides, rewards alone; only where aircraft are after it."""
 
 
+def places(state) -> tuple[jax.Array, ...]:
+    """Where everything is that moves, of the state of a world of aircraft or of cameras."""
+    return (state.world.target_loc,) if hasattr(state, "world") else (state.dlat, state.dlon)
+
+
 def measure_jax(env, worlds: int, steps: int, repeats: int, devices: int = 1, part: Part = "step") -> Measurement:
     """`steps` steps of `worlds` worlds with random actions, auto-reset, observations and rewards summed into the carry.
 
@@ -209,7 +221,7 @@ def measure_jax(env, worlds: int, steps: int, repeats: int, devices: int = 1, pa
         devices: that share the worlds.
         part: what nobody uses the compiler leaves out.
     """
-    params, box = env.default_params, env.action_space(env.default_params)
+    params, space = env.default_params, env.action_space(env.default_params)
     step = env.step if part == "step" else env.step_env
     mesh = Mesh(np.array(jax.devices()[:devices]), ("worlds",))
     by_world, by_time = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("worlds",), (None, "worlds")))
@@ -221,16 +233,16 @@ def measure_jax(env, worlds: int, steps: int, repeats: int, devices: int = 1, pa
     @partial(jax.jit, out_shardings=by_time)
     def drawn(key):
         key_action, key_step = jax.random.split(key)
-        actions = jax.random.uniform(key_action, (steps, worlds, *box.shape), minval=box.low, maxval=box.high)
+        actions = jax.vmap(jax.vmap(space.sample))(jax.random.split(key_action, (steps, worlds)))
         return actions, jax.random.key_data(jax.random.split(key_step, (steps, worlds)))
 
-    def play(state, drawn):
+    def play(params, state, drawn):
         def body(carry, drawn):
             (state, total), (action, key) = carry, drawn
             obs, state, reward, *_ = jax.vmap(step, (0, 0, 0, None))(
                 jax.random.wrap_key_data(key), state, action, params
             )
-            used = (state.dlat, state.dlon) if part == "positions" else (reward,)
+            used = places(state) if part == "positions" else (reward,)
             used = used if part in ("positions", "without_observation") else (obs, reward)
             seen = sum(jnp.sum(x.reshape(len(total), -1), axis=1) for x in used)
             return (state, total + seen), None
@@ -238,20 +250,22 @@ def measure_jax(env, worlds: int, steps: int, repeats: int, devices: int = 1, pa
         state, total = jax.lax.scan(body, (state, jnp.zeros(drawn[0].shape[1])), drawn)[0]
         return total, state if part in ("step", "without_reset") else ()
 
-    specs = by_world.spec, by_time.spec
+    specs = PartitionSpec(), by_world.spec, by_time.spec
     shared = jax.shard_map(play, mesh=mesh, in_specs=specs, out_specs=by_world.spec, check_vma=False)
     state, given = start(jax.random.key(0)), drawn(jax.random.key(1))
     began = time.perf_counter()
-    compiled = jax.jit(shared).lower(state, given).compile()
+    compiled = jax.jit(shared).lower(params, state, given).compile()
     compile_s = time.perf_counter() - began
+    used = compiled.memory_analysis()
+    memory_mb = (used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes) / 1e6
     seconds = []
     for _ in range(repeats + 1):
         began = time.perf_counter()
-        total, _ = jax.block_until_ready(compiled(state, given))
+        total, _ = jax.block_until_ready(compiled(params, state, given))
         seconds.append(time.perf_counter() - began)
     if not np.isfinite(np.asarray(total)).all():
         raise AssertionError("the environment returned a value that is not finite")
-    return _measured(worlds * steps, seconds[1:], compile_s)
+    return _measured(worlds * steps, seconds[1:], compile_s)._replace(memory_mb=round(memory_mb, 1))
 
 
 def measure_plain(env, wear: WearModel, steps: int, repeats: int) -> Measurement:
@@ -314,11 +328,35 @@ def measure_airspaces(
     return rates
 
 
-def measure_parts(worlds: int, repeats: int) -> dict[str, float]:
-    """Nanoseconds of a step of one airspace of four aircraft on one core, with less and less of it computed."""
-    with tempfile.TemporaryDirectory() as folder:
-        env = circle_env(4, Path(folder))
-        rates = {part: measure_jax(env, worlds, 204_800 // worlds, repeats, part=part) for part in get_args(Part)}
+def measure_cameras(
+    presets: Sequence[str], teams: Sequence[int], pool: int, repeats: int, devices: int
+) -> list[dict[str, Any]]:
+    """Frames over presets and numbers of worlds. A step is of as many frames as actions are held for: episodes end far
+    beyond what is played, so that almost none is cut short."""
+    rates = []
+    for preset in presets:
+        env = camera_env(preset, pool)
+        for worlds in teams:
+            rate = measure_jax(env, worlds, max(10, 40_960 // worlds), repeats, devices)
+            frames = FRAMES_HELD * np.array([rate.steps_per_s, rate.lowest, rate.highest])
+            case = {"world": "mate", "preset": preset, "worlds": worlds, "pool": pool}
+            rates.append({**case, **rate._asdict(), "frames_per_s": frames[0]})
+            print(
+                f"{worlds:6} worlds of {preset:7} {frames[0]:12,.0f} frames/s ({frames[1]:,.0f} .. {frames[2]:,.0f})  "
+                f"compile {rate.compile_s:.1f} s, {rate.memory_mb:.0f} MB",
+                flush=True,
+            )
+    return rates
+
+
+def camera_env(preset: str, pool: int):
+    """Cameras that select targets, against greedy ones."""
+    return envs_jax.make(f"mate/{preset}", frame_skip=FRAMES_HELD, reset_pool=pool)
+
+
+def measure_parts(env, worlds: int, steps: int, repeats: int) -> dict[str, float]:
+    """Nanoseconds of a step of one world on one core, with less and less of it computed."""
+    rates = {part: measure_jax(env, worlds, steps, repeats, part=part) for part in get_args(Part)}
     ns = {part: round(1e9 / rate.steps_per_s, 1) for part, rate in rates.items()}
     print("ns a step, one core:", ", ".join(f"{part} {value}" for part, value in ns.items()), flush=True)
     return ns
@@ -353,11 +391,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=240, help="steps per repetition")
     parser.add_argument("--repeats", type=int, default=7, help="repetitions; the median is reported (at least 5)")
     parser.add_argument("--plain-steps", type=int, default=24_000, help="steps of the plain loop per repetition")
-    parser.add_argument("--world", choices=("bess", "atc"), default="bess")
+    parser.add_argument("--world", choices=("bess", "atc", "mate"), default="bess")
     parser.add_argument("--airspaces", type=int, nargs="+", default=[64, 256, 1024, 2048, 4096, 16_384])
     parser.add_argument("--aircraft", type=int, nargs="*", default=[2, 4, 8, 16], help="in each airspace")
     parser.add_argument("--scenarios", nargs="*", default=[], help="named ones, beside circles of aircraft")
-    parser.add_argument("--devices", type=int, default=2, help="cores (or GPUs) that share the airspaces")
+    parser.add_argument("--presets", nargs="+", default=["4v4-9", "4v8-9", "8v8-9"], help="camera worlds")
+    parser.add_argument("--teams", type=int, nargs="+", default=[1024, 4096], help="camera worlds stepped in parallel")
+    parser.add_argument("--pool", type=int, default=4096, help="starts of camera worlds; 0: always new ones")
+    parser.add_argument("--devices", type=int, default=2, help="cores (or GPUs) that share the worlds")
     parser.add_argument("--trainings", type=Path, nargs="*", default=TRAININGS, help="configurations of atc")
     parser.add_argument("--name", help="of the record")
     args = parser.parse_args()
@@ -365,12 +406,23 @@ def main() -> None:
         parser.error("--repeats must be at least 5")
 
     before, rates = record.machine(), []
-    if args.world == "atc":
+    if args.world != "bess":
         sharding.provide_cpu_devices(args.devices)
+    if args.world == "mate":
+        rates = measure_cameras(args.presets, args.teams, args.pool, args.repeats, args.devices)
+        values = {
+            "repeats": args.repeats, "devices": args.devices, "frames_of_a_step": FRAMES_HELD, "rates": rates,
+            "ns_per_step_on_one_core": measure_parts(camera_env(args.presets[0], args.pool), 1024, 40, args.repeats),
+        }  # fmt: skip
+        print(record.write(args.name or "throughput_mate", values, before))
+        return
+    if args.world == "atc":
         rates = measure_airspaces(args.airspaces, args.aircraft, args.scenarios, args.repeats, args.devices)
+        with tempfile.TemporaryDirectory() as folder:
+            parts = measure_parts(circle_env(4, Path(folder)), 2048, 100, args.repeats)
         values = {
             "repeats": args.repeats, "devices": args.devices, "rates": rates,
-            "ns_per_step_on_one_core": measure_parts(2048, args.repeats),
+            "ns_per_step_on_one_core": parts,
             "training": {path.stem: measure_training(path, args.repeats) for path in args.trainings},
         }  # fmt: skip
         print(record.write(args.name or "throughput_atc", values, before))
