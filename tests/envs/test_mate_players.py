@@ -439,10 +439,21 @@ def test_players_see_only_what_is_in_their_sight():
     state = state._replace(sight=blind)
     elsewhere = state._replace(target_loc=state.target_loc + 100.0)
     turned = state._replace(orientation_deg=state.orientation_deg + 10.0)
-    for team, other in ((CAMERAS, elsewhere), (TARGETS, turned)):
-        for name, player in team.items():
-            words = np.random.default_rng(0).integers(2**32, size=player.num_words(RULES), dtype=np.uint32)
-            draws = player.draw(jnp.asarray(words), RULES)
+    words = np.random.default_rng(0).integers(2**32, size=1000, dtype=np.uint32)
+
+    @jax.jit
+    def actions(state, pairs):
+        def of(player, seen):
+            draws = player.draw(jnp.asarray(words[: player.num_words(RULES)]), RULES)
             memory = player.start(draws, state, PARAMS)
-            one, two = (player.act(memory, seen, draws, PARAMS)[1] for seen in (state, other))
+            return jax.vmap(lambda seen: player.act(memory, seen, draws, PARAMS)[1])(seen)
+
+        return [
+            {name: of(player, seen) for name, player in team.items()}
+            for team, seen in zip((CAMERAS, TARGETS), pairs, strict=True)
+        ]
+
+    pairs = [jax.tree.map(lambda *x: np.stack(x), state, other) for other in (elsewhere, turned)]
+    for team in actions(state, pairs):
+        for name, (one, two) in team.items():
             np.testing.assert_array_equal(one, two, err_msg=name)

@@ -13,11 +13,12 @@ from envs_jax.mate.state import NO_GOAL
 FEW, MANY = 64, 1000
 
 
-def drawn(name: str, count: int, seed: int = 0, **changes):
+def drawn(name: str, count: int, **changes):
+    """Rules, the pool and all its starts."""
     preset = PRESETS[name]._replace(**changes)
-    rules, params = rules_of(preset), params_of(preset)
-    pool = reset.draw_pool(jax.random.key(seed), count, params, rules)
-    return rules, params, jax.tree.map(np.asarray, jax.jit(reset.all_of)(pool))
+    rules = rules_of(preset)
+    pool = reset.draw_pool(jax.random.key(0), count, params_of(preset), rules)
+    return rules, pool, jax.tree.map(np.asarray, jax.jit(reset.all_of)(pool))
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +90,10 @@ def test_cameras_look_anywhere(starts):
 
 
 def test_half_of_the_targets_carry_two(starts):
-    rules, params, state = starts
+    _, _, state = starts
     assert (np.sort(state.layout.capacity, axis=1) == [1, 1, 2, 2]).all()
     assert (abs((state.layout.capacity == 2).mean(axis=0) - 0.5) < 0.06).all()
     np.testing.assert_allclose(state.layout.step_size, 20 / state.layout.capacity)
-    unshuffled = reset.start(jax.random.key(0), params, rules._replace(shuffle_entities=False))
-    assert unshuffled.layout.capacity.tolist() == [2, 2, 1, 1]
-    assert np.sign(unshuffled.layout.camera_loc).tolist() == [[1, 1], [1, -1], [-1, -1], [-1, 1]]
 
 
 def test_every_warehouse_sends_and_nothing_is_lost(starts):
@@ -149,14 +147,16 @@ def test_an_entity_without_room_is_tried_five_hundred_times():
     assert (np.abs(state.layout.obstacle_loc) <= 30).all() and state.layout.obstacle_loc.any()
 
 
-@pytest.mark.parametrize("name", ["1v2-0", "8v8-9"])
+@pytest.mark.parametrize("name", ["4v2-0", pytest.param("8v8-9", marks=pytest.mark.slow)])
 def test_other_presets(name):
-    rules, _, state = drawn(name, FEW)
+    """One of them unshuffled: who is first stands in the first box, and carries two."""
+    rules, _, state = drawn(name, FEW, shuffle_entities=name != "4v2-0")
     assert least_free_space(state).min() > -0.01
     assert (state.layout.capacity == 2).sum(axis=1).tolist() == [rules.num_high_capacity] * FEW
     assert (state.remaining.sum(axis=2) + state.load.sum(axis=1, keepdims=True) > 0).all()
-    if name == "1v2-0":
-        assert (state.layout.camera_loc == 0).all() and state.layout.obstacle_loc.shape == (FEW, 0, 2)
+    if name == "4v2-0":
+        assert state.layout.obstacle_loc.shape == (FEW, 0, 2) and (state.layout.capacity == [2, 1]).all()
+        assert (np.sign(state.layout.camera_loc) == [[1, 1], [1, -1], [-1, -1], [-1, 1]]).all()
 
 
 def test_cargo_is_drawn_until_every_warehouse_sends():
@@ -170,8 +170,7 @@ def test_cargo_is_drawn_until_every_warehouse_sends():
 
 
 def test_a_pool_gives_its_starts_and_all_of_them(starts):
-    rules, params, state = starts
-    pool = reset.draw_pool(jax.random.key(0), MANY, params, rules)
+    _, pool, state = starts
     few = pool._replace(rows=pool.rows[:8])
     given = jax.jit(jax.vmap(reset.from_pool, (0, None)))(jax.random.split(jax.random.key(5), 200), few)
     which = (np.asarray(given.target_loc)[:, None] == state.target_loc[None, :8]).all(axis=(2, 3))
@@ -181,13 +180,10 @@ def test_a_pool_gives_its_starts_and_all_of_them(starts):
         np.testing.assert_array_equal(ours, every[np.argmax(which, axis=1)])
 
 
-def test_a_pool_holds_what_start_draws(starts):
-    rules, params, state = starts
-    keys = jax.random.split(jax.random.key(0), MANY)[:2]
-    for ours, every in zip(
-        jax.tree.leaves(jax.jit(jax.vmap(lambda key: reset.start(key, params, rules)))(keys)),
-        jax.tree.leaves(state),
-        strict=True,
-    ):
-        np.testing.assert_allclose(ours, every[:2], rtol=1e-6)
+def test_a_pool_holds_what_was_drawn(starts):
+    """Its example is the first start as it was drawn, never a row."""
+    _, pool, state = starts
+    for ours, every in zip(jax.tree.leaves(pool.example), jax.tree.leaves(state), strict=True):
+        assert ours.dtype == every.dtype
+        np.testing.assert_array_equal(ours, every[0])
     assert len({tuple(loc) for loc in state.target_loc[:, 0].tolist()}) == MANY
