@@ -89,7 +89,12 @@ WORLDS = (
             "atc/crosses": _ATC[11:14],
         },
     ),
-    World(names=_MATE, factory="envs_jax.mate.env:make", config="envs_jax.mate.config:MateConfig"),
+    World(
+        names=_MATE,
+        factory="envs_jax.mate.env:make",
+        config="envs_jax.mate.config:MateConfig",
+        figures="envs_jax.mate.plots:figures",
+    ),
     World(names=("matrix",), factory="envs_jax.games.matrix:make", config="envs_jax.games.config:MatrixConfig"),
     World(names=("two_state",), factory="envs_jax.games.two_state:make", config="envs_jax.games.config:TwoStateConfig"),
     World(names=("gymnax:",), factory="envs_jax.adapters:gymnax_env"),

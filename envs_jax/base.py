@@ -149,8 +149,13 @@ class Assessment(NamedTuple):
     those of `envs_jax.episodes`, with an agent axis."""
     milestones: tuple[str, ...] = ()
     """Names of the milestones that `score` reports."""
+    yardsticks: "Environment | None" = None
+    """The same world for rules that this environment's actions cannot say: those that see more, act more often, or
+    remember. It has an agent axis, the same parameters, starts of a key, steps and records; what its actions mean is
+    its own affair, as its `guidance.rules` alone are played."""
     compared: tuple[str, ...] = ()
-    """Names of `Guidance.rules` that an evaluation plays from the policy's starts and scores beside it."""
+    """Names of rules, of `yardsticks` or else of `Guidance.rules`, that an evaluation plays from the policy's starts
+    and scores beside it."""
     shown: tuple[str, ...] = ()
     """Entries of the score's `detail`, one number per seed, that tests under other conditions show beside the score;
     `a.b` is entry `b` of `a`, shown as `b`. NaN where there is nothing to tell."""

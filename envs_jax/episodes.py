@@ -91,11 +91,30 @@ def _scalars(info: Mapping[str, Any], action: Any) -> dict[str, jax.Array]:
 def play_rules(
     env: Environment, params: Params, names: Sequence[str], case_indices: jax.Array, key: jax.Array, whole: bool = False
 ) -> dict[str, Any]:
-    """Records of `play` with rules of the environment [rule, N, T, ...], each from the starts that a policy has.
+    """Records of `play` with rules of the environment or of its yardsticks [rule, N, T, ...], each from the starts that
+    a policy has.
 
-    All rules fly in one batch, each world with the action of its own: a program for each would take as many times as
-    long to compile.
+    All rules of one world fly in one batch, each with the action of its own: a program for each would take as many
+    times as long to compile.
+
+    Args:
+        whole: as in `play`; then all `names` are of one world, as the states of two are not alike.
     """
+    beside = env.assessment.yardsticks
+    special = [name for name in names if beside is not None and name in beside.guidance.rules]
+    usual = [name for name in names if name not in special]
+    parts = [
+        _in_one_batch(world, params, own, case_indices, jax.random.clone(key), whole)  # the same starts
+        for world, own in ((env, usual), (beside, special))
+        if world is not None and own
+    ]
+    order = np.array([[*usual, *special].index(name) for name in names])
+    return parts[0] if len(parts) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x)[order], *parts)
+
+
+def _in_one_batch(
+    env: Environment, params: Params, names: Sequence[str], case_indices: jax.Array, key: jax.Array, whole: bool
+) -> dict[str, Any]:
     rules = [jax.vmap(env.guidance.rules[name], (0, 0, None)) for name in names]
     count, cases = len(rules), case_indices.shape[0]
     own = jnp.repeat(jnp.arange(count), cases)

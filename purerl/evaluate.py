@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
         "--run", nargs="+", required=True, metavar="DIR", help="directory of a run; for conditions one by one, several"
     )
     parser.add_argument(
-        "--conditions", nargs="+", metavar=("NAME", "KIND"),
+        "--conditions", "--test", nargs="+", metavar=("NAME", "KIND"),
         help="play under the conditions NAME of the world, those of these kinds (none named: all); changes with 64 "
         "episodes each",
     )  # fmt: skip

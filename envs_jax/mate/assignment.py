@@ -13,9 +13,14 @@ MOST = 12
 """Members of the smaller side."""
 
 
+def can_match(num_cameras: int, num_targets: int) -> bool:
+    """Whether the subsets of the smaller side are few enough."""
+    return min(num_cameras, num_targets) <= MOST
+
+
 def require_small(num_cameras: int, num_targets: int) -> None:
-    """Raises ValueError where the subsets of the smaller side are too many."""
-    if min(num_cameras, num_targets) > MOST:
+    """Raises ValueError where they are not."""
+    if not can_match(num_cameras, num_targets):
         raise ValueError(
             f"{num_cameras} cameras and {num_targets} targets cannot be matched exactly: at most {MOST} on one side"
         )

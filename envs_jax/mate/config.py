@@ -20,6 +20,9 @@ SCRIPTED = "random", "naive", "greedy", "heuristic"
 GUEST = "run:"
 """What begins the name of an opponent that is the policy of a run."""
 
+MIXED_IN = "guest"
+"""What that policy is called among others."""
+
 MACRO_FRAMES = 5
 """For which a selection of targets is held."""
 _MOST = 64
@@ -96,6 +99,9 @@ class MateConfig(_Strict):
     opponent: str | dict[str, float] = Field(
         "greedy", description="random, naive, greedy, heuristic, run:DIR, or weights of several, drawn in every episode"
     )
+    guest: str | None = Field(
+        None, description="run:DIR, the policy that `guest` stands for among weights of opponents"
+    )
     opponent_control: Control | None = Field(None, description="of a policy as opponent, as `control`")
     control: Control | None = Field(
         None,
@@ -150,7 +156,9 @@ class MateConfig(_Strict):
     def _known(cls, opponent):
         weights = {opponent: 1.0} if isinstance(opponent, str) else opponent
         for name in weights:
-            if name not in SCRIPTED and not (name.startswith(GUEST) and isinstance(opponent, str)):
+            if isinstance(opponent, dict) and name.startswith(GUEST):
+                raise ValueError(f"opponent {name} among others: say guest: {name}, and give `guest` the weight")
+            if name not in (*SCRIPTED, *([MIXED_IN] if isinstance(opponent, dict) else ())) and name[:4] != GUEST:
                 near = difflib.get_close_matches(name, SCRIPTED, n=1)
                 hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(SCRIPTED)} and run:DIR"
                 raise ValueError(f"unknown opponent '{name}'; {hint}")
@@ -167,6 +175,11 @@ class MateConfig(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self):
+        mixed_in = isinstance(self.opponent, dict) and self.opponent.get(MIXED_IN, 0.0) > 0
+        if mixed_in != (self.guest is not None):
+            raise ValueError("guest is a run whose policy has a weight in opponent: give both or neither")
+        if self.guest is not None and not self.guest.startswith(GUEST):
+            raise ValueError(f"guest '{self.guest}': it is run:DIR, the policy of a run")
         if self.control == "macro" and self.learner != "cameras":
             raise ValueError(f"control macro is for cameras; learner {self.learner} has flat or continuous")
         if self.selection_head is not None and not self.multi_selection:

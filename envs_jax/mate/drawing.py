@@ -17,6 +17,8 @@ from envs_jax.mate.state import NO_GOAL, OcclusionTable, State
 
 TRACKED, UNTRACKED, EMPTY = "#0072B2", "#D55E00", "#555555"
 """Targets that a camera tracks, others that carry something, others that carry nothing."""
+COLORS = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B59B00", "#555555", "#7A3E9D", "#56B4E9"
+"""Of players, and of whatever else is told apart."""
 VIEW, OBSTACLE, STOCK = "#56B4E9", "#8A8A8A", "#B59B00"
 WIDEST_FAN = 180
 """Directions between the tangents of an obstacle that touches a camera."""

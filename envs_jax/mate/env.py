@@ -4,21 +4,25 @@ Reading order: `make`, `build` and what it puts together: parameters, the oppone
 happens in a step is in `game`, what happens in a frame in `transition`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs_jax.base import Assessment, Column, Environment, Guest, Selection
-from envs_jax.mate import macro
-from envs_jax.mate.config import GUEST, MACRO_FRAMES, MateConfig
+from envs_jax.base import Assessment, Column, Environment, Guest, Guidance, Selection
+from envs_jax.mate import macro, yardsticks
+from envs_jax.mate.conditions import conditions_of
+from envs_jax.mate.config import GUEST, MACRO_FRAMES, MIXED_IN, MateConfig
 from envs_jax.mate.game import Functions, GameParams
 from envs_jax.mate.guidance import guidance_of
-from envs_jax.mate.opponents import Opponent, guest, scripted
+from envs_jax.mate.opponents import Opponent, either, guest, numbered, scripted
 from envs_jax.mate.params import Params, Preset, Rules, params_of, rules_of
+from envs_jax.mate.report import make_report
 from envs_jax.mate.reset import draw_pool
+from envs_jax.mate.scoring import SHOWN, scorer
 from envs_jax.mate.teams import TARGETS, Setup, Team, action_space, entities_seen
 from envs_jax.mate.transforms import Options
 from envs_jax.spaces import Box
@@ -31,7 +35,7 @@ def make(preset: str, guests: Mapping[str, Guest] | None = None, **keywords: Any
     """Build `mate/<preset>`; keywords are the keys of `MateConfig`.
 
     Args:
-        guests: policies of runs by the name of the setting that asks for them, `opponent`.
+        guests: the policy of a run by the name of the setting that asks for it, `opponent` or `guest`.
 
     Raises:
         pydantic.ValidationError: unknown or impossible keys.
@@ -41,40 +45,81 @@ def make(preset: str, guests: Mapping[str, Guest] | None = None, **keywords: Any
     return build(config, preset, config.preset(preset), guests or {})
 
 
-def build(config: MateConfig, name: str, preset: Preset, guests: Mapping[str, Guest]) -> Environment:
-    """The environment of a configuration in a world."""
+def build(
+    config: MateConfig, name: str, preset: Preset, guests: Mapping[str, Guest], opponents: Sequence[str] = ()
+) -> Environment:
+    """The environment of a configuration in a world.
+
+    Args:
+        opponents: scripted teams, of which the parameters' `opponent` says by its number which acts, in place of the
+            configuration's.
+    """
     weights = reward_weights(config)
     rules = rules_of(preset, config.occlusion, outlines="soft_coverage_score" in weights)
     setup = setup_of(config, rules)
     world = params_of(preset, config.horizon)
-    functions = Functions(setup, opponent_of(config, setup, guests, world))
-    params = GameParams(
-        world=world,
-        reward_weights=weights,
-        opponent=guests["opponent"].policy if "opponent" in guests else (),
-    )
+    opponent: Opponent | None
+    policy: Any
+    if opponents:
+        opponent, policy = numbered(opponents, other_team(config), rules), jnp.zeros((), jnp.int32)
+    else:
+        opponent = opponent_of(config, setup, guests, world)
+        policy = policy_of(guests).policy if guests else ()
+    params = GameParams(world=world, reward_weights=weights, opponent=policy)
     if config.reset_pool:
         params = params._replace(pool=draw_pool(jax.random.key(POOL_SEED), config.reset_pool, world, rules))
-    size = functions.num_agents, functions.observation_size
+
+    def environment(functions: Functions, guidance: Guidance, assessment: Assessment) -> Environment:
+        size = functions.num_agents, functions.observation_size
+        reset = jax.jit(functions.reset)  # compiled as one where it is called untraced: its loops would be one by one
+        return Environment(
+            name=f"mate/{name}",
+            default_params=params,
+            reset_env=reset,
+            step_env=functions.step,
+            observation_space=lambda params: Box(-np.inf, np.inf, size),
+            action_space=lambda params: space,
+            max_episode_length=-(-int(world.horizon) // setup.frame_skip),
+            num_agents=functions.num_agents,
+            agent_names=agent_names(config, rules),
+            global_state=functions.global_state,
+            action_mask=functions.action_mask if setup.control == "macro" and config.mask_invalid else None,
+            entities=entities_seen(setup),
+            selection=Selection(setup.encoding, rules.num_targets, TARGETS) if setup.control == "macro" else None,
+            guidance=guidance,
+            # Evaluations have starts of their own, whatever a training draws from.
+            assessment=assessment._replace(
+                reset_case=lambda key, index, params: reset(key, params._replace(pool=None))
+            ),
+        )
+
     space = action_space(setup.learners, setup.control, setup, world)
-    return Environment(
-        name=f"mate/{name}",
-        default_params=params,
-        # Compiled as one where it is called untraced: its loops would be compiled one by one.
-        reset_env=jax.jit(functions.reset),
-        step_env=functions.step,
-        observation_space=lambda params: Box(-np.inf, np.inf, size),
-        action_space=lambda params: space,
-        max_episode_length=-(-int(world.horizon) // setup.frame_skip),
-        num_agents=functions.num_agents,
-        agent_names=agent_names(config, rules),
-        global_state=functions.global_state,
-        action_mask=functions.action_mask if setup.control == "macro" and config.mask_invalid else None,
-        entities=entities_seen(setup),
-        selection=Selection(setup.encoding, rules.num_targets, TARGETS) if setup.control == "macro" else None,
-        guidance=guidance_of(setup),
-        assessment=Assessment(columns=COLUMNS),
+    functions, guidance, players = Functions(setup, opponent), guidance_of(setup), yardsticks.players_of(setup)
+    beside = None
+    if players:
+        acting = Functions(setup, opponent, tuple(players.values()))
+        beside = environment(acting, Guidance(yardsticks.rules(players, space)), Assessment())
+    facts = {"preset": name, "opponent": config.opponent, "frame_skip": setup.frame_skip}
+    return environment(
+        functions,
+        guidance,
+        Assessment(
+            score=scorer(config.learner, functions.num_agents, facts),
+            has_bound=False,
+            yardsticks=beside,
+            compared=tuple(players),
+            shown=SHOWN,
+            conditions=conditions_of(config, name, partial(_other, config, guests)),
+            report=make_report(),
+            columns=COLUMNS | (SELECTION_COLUMNS if setup.control == "macro" else {}),
+        ),
     )
+
+
+def _other(config: MateConfig, guests: Mapping[str, Guest], name: str, opponents: Sequence[str]) -> Environment:
+    """The same configuration in another preset or against other opponents, without a pool: nothing is trained there."""
+    config = config.model_copy(update={"reset_pool": 0})
+    return build(config, name, config.preset(name), guests, opponents)
 
 
 def setup_of(config: MateConfig, rules: Rules) -> Setup:
@@ -104,13 +149,32 @@ def opponent_of(config: MateConfig, setup: Setup, guests: Mapping[str, Guest], w
     """The other team; None where both learn."""
     if config.learner == "both":
         return None
-    team: Team = "targets" if config.learner == "cameras" else "cameras"
-    if not (isinstance(config.opponent, str) and config.opponent.startswith(GUEST)):
+    team = other_team(config)
+    run = config.guest or (config.opponent if str(config.opponent).startswith(GUEST) else None)
+    if run is None:
         return scripted(config.opponent, team, setup.rules)
-    if "opponent" not in guests:
-        raise ValueError(f"opponent {config.opponent}: runs are opened by purerl, not by envs_jax.make alone")
+    if not guests:
+        raise ValueError(f"opponent {run}: runs are opened by purerl, not by envs_jax.make alone")
     control = config.opponent_control or ("macro" if team == "cameras" else "flat")
-    return guest(guests["opponent"], team, control, MACRO_FRAMES if control == "macro" else 1, setup, world)
+    visitor = guest(policy_of(guests), team, control, MACRO_FRAMES if control == "macro" else 1, setup, world)
+    if isinstance(config.opponent, str):
+        return visitor
+    others = {name: weight for name, weight in config.opponent.items() if name != MIXED_IN}
+    if not any(others.values()):
+        return visitor
+    share = config.opponent[MIXED_IN] / sum(config.opponent.values())
+    return either(visitor, scripted(others, team, setup.rules), share)
+
+
+def policy_of(guests: Mapping[str, Guest]) -> Guest:
+    """The one guest, of whichever setting."""
+    (visitor,) = guests.values()
+    return visitor
+
+
+def other_team(config: MateConfig) -> Team:
+    """That of the opponent, where there is one."""
+    return "targets" if config.learner == "cameras" else "cameras"
 
 
 def reward_weights(config: MateConfig) -> dict[str, jax.Array]:
@@ -132,4 +196,8 @@ COLUMNS = {
     "mean_transport_rate": Column("mean_transport_rate", "last", label="targets' efficiency", share=True),
     "num_delivered_cargoes": Column("num_delivered_cargoes", "last", label="units delivered"),
     "camera_return": Column("raw_reward", "sum", label="cameras' team return"),
+}
+
+SELECTION_COLUMNS = {
+    "invalid_selection_rate": Column("invalid_selection_rate", "mean", label="selected out of view", share=True)
 }

@@ -1,9 +1,9 @@
 """The team that is not trained: a scripted player, a mixture of some, or the policy of a run.
 
-Reading order: `Opponent`, `scripted`, `guest`.
+Reading order: `Opponent`, `scripted`, `numbered` (one of several, by a parameter), `guest`, `either`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.errors
@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from envs_jax.base import Guest
 from envs_jax.mate.config import Control
 from envs_jax.mate.params import Params, Rules
-from envs_jax.mate.players import CAMERAS, TARGETS, mixture
+from envs_jax.mate.players import CAMERAS, TARGETS, Player, mixture
 from envs_jax.mate.state import State
 from envs_jax.mate.teams import Setup, Team, action_space, legal, members, motions, observation_size, observed
 from envs_jax.spaces import Box, Discrete, mask_shape
+from envs_jax.words import uniform_01
 
 ONE_BY_ONE = {("cameras", "heuristic")}
 """Scripted teams that act in one world at a time."""
@@ -38,11 +39,37 @@ class Opponent(NamedTuple):
 def scripted(names: str | Mapping[str, float], team: Team, rules: Rules) -> Opponent:
     """A scripted player, or one drawn by weight at the start of every episode."""
     weights = {names: 1.0} if isinstance(names, str) else names
-    player = mixture(weights, CAMERAS if team == "cameras" else TARGETS)
+    player = mixture(weights, players_of(team))
+    return acting(player, rules, alone=any((team, name) in ONE_BY_ONE for name in weights))
+
+
+def numbered(names: Sequence[str], team: Team, rules: Rules) -> Opponent:
+    """Scripted players of which the parameters, in place of a policy, say by its number which acts."""
+    mixed = mixture(dict.fromkeys(names, 1.0), players_of(team))
+    opponent = acting(mixed, rules, alone=any((team, name) in ONE_BY_ONE for name in names))
+    if len(names) == 1:
+        return opponent
+
+    def start(draws, state: State, params: Params, number):
+        return opponent.start(draws, state, params, ())._replace(number=number)
+
+    return opponent._replace(start=start)
+
+
+def players_of(team: Team) -> Mapping[str, Player]:
+    return CAMERAS if team == "cameras" else TARGETS
+
+
+def acting(player: Player, rules: Rules, alone: bool) -> Opponent:
+    """A player as a team.
+
+    Args:
+        alone: it acts in one world at a time.
+    """
     draw = lambda words: player.draw(words, rules)  # noqa: E731
     start = lambda draws, state, params, policy: player.start(draws, state, params)  # noqa: E731
     act = lambda memory, state, draws, params, policy: player.act(memory, state, draws, params)  # noqa: E731
-    if any((team, name) in ONE_BY_ONE for name in weights):
+    if alone:
         draw, start, act = one_by_one(draw), one_by_one(start), one_by_one(act)
     return Opponent(player.num_words(rules), draw, start, act)
 
@@ -92,6 +119,37 @@ def guest(visitor: Guest, team: Team, control: Control, held: int, setup: Setup,
         return Visit(carry, action, memory.age + 1), motions(team, control, action, state, params, setup)
 
     return Opponent(2, lambda words: words, start, act)
+
+
+class Either(NamedTuple):
+    """Memory of a team that is one of two."""
+
+    is_first: jax.Array
+    """(B,) bool, in this episode"""
+    memories: tuple[Any, Any]
+
+
+def either(first: Opponent, second: Opponent, share: float) -> Opponent:
+    """A team that is the first with probability `share`, drawn in every episode; both act in every frame."""
+
+    def draw(words):
+        end = 1 + first.num_words
+        return uniform_01(words[0]), first.draw(words[1:end]), second.draw(words[end:])
+
+    def start(draws, state: State, params: Params, policy) -> Either:
+        u, *each = draws
+        memories = (team.start(own, state, params, policy) for team, own in zip((first, second), each, strict=True))
+        return Either(jnp.broadcast_to(u < share, state.steps.shape), tuple(memories))
+
+    def act(memory: Either, state: State, draws, params: Params, policy) -> tuple[Either, jax.Array]:
+        acted = [
+            team.act(own, state, numbers, params, policy)
+            for team, own, numbers in zip((first, second), memory.memories, draws[1:], strict=True)
+        ]
+        memories, (one, other) = zip(*acted, strict=True)
+        return Either(memory.is_first, memories), jnp.where(memory.is_first, one, other)
+
+    return Opponent(1 + first.num_words + second.num_words, draw, start, act)
 
 
 def _require_fit(visitor: Guest, space: Box | Discrete, observation: tuple[int, int], control: Control) -> None:

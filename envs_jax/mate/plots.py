@@ -1,11 +1,11 @@
-"""Figures of camera worlds: moments of an episode, what is covered and delivered over time, an episode as a film.
+"""Figures of camera worlds: moments of an episode, what is covered and delivered over time, who watches whom, a film.
 
 Reading order: `figures` (what a finished run gets), `moments_figure`, `curves_figure`, `animation`. Single moments are
-drawn in `drawing`.
+drawn in `drawing`, selections in `selection_figure`.
 """
 
+import math
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,44 +15,64 @@ from matplotlib.figure import Figure
 
 from envs_jax.base import FRAMES
 from envs_jax.episodes import POLICY, Material, Replay
-from envs_jax.mate import matches, reference
-from envs_jax.mate.drawing import WIDEST_FAN, draw_moment, legend, moment_of, table_of
-from envs_jax.mate.params import Params, Rules
-from envs_jax.mate.players import CAMERAS, TARGETS
+from envs_jax.mate.drawing import COLORS, draw_moment, legend, moment_of, table_of
+from envs_jax.mate.params import Params
+from envs_jax.mate.selection_figure import selection_figure
 from envs_jax.mate.state import State
 
+BESIDE = "greedy"
+"""The scripted team whose episodes are shown beside the policy's."""
 FEW, MANY = 16, 64
 """Episodes that are averaged over after a training run, and where time does not matter."""
+MOST_BYTES = 500_000_000
+"""Of the states of a player's episodes, which are fewer where they would take more."""
 MOMENTS = 4
 LONGEST_FILM, PICTURES_PER_S = 500, 12
 """Frames of the world that a film shows at most; it shows every fifth."""
 FILM_STEP = 5
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B59B00", "#555555", "#7A3E9D", "#56B4E9")
-YARDSTICKS = {"greedy cameras": ("greedy", "greedy"), "random cameras": ("random", "greedy")}
-"""Whole episodes of the reference, drawn as lines: label -> cameras and targets."""
 
 
 class Film(NamedTuple):
-    """One episode, numpy: states and coverage before the picture, [pictures, ...]."""
+    """One episode, numpy: states and coverage after the picture, [pictures, ...]."""
 
     states: State
     coverage_rate: np.ndarray
 
 
 def figures(material: Material) -> dict[str, Figure | Animation]:
-    """All figures by file name: the policy, and the rules that the environment knows, from the same starts."""
+    """All figures by file name: the policy and the greedy team that it replaces, from the same starts."""
     replay = material.replay()
-    count = material.episodes or (MANY if material.everything else FEW)
-    shown = {name: replay.play(name, np.arange(count)) for name in (POLICY, *replay.env.guidance.rules)}
-    params = replay.params.world
-    film = film_of(shown[POLICY])
+    count = affordable(replay, material.episodes or (MANY if material.everything else FEW))
+    players = POLICY, *(name for name in (BESIDE,) if name in replay.env.assessment.compared)
+    shown = {name: replay.play(name, np.arange(count)) for name in players}
+    params, name = replay.params.world, replay.env.name
+    films = {player: film_of(records) for player, records in shown.items()}
     drawn: dict[str, Figure | Animation] = {
-        "team": moments_figure(film, params, replay.env.name),
-        "coverage": curves_figure(shown, replay.env.name),
+        "team": moments_figure(films[POLICY], params, name),
+        "coverage": curves_figure(shown, yardstick_lines(material.report), name),
+        "selection": selection_figure(shown, name),
     }
     if material.everything:
-        drawn["episode"] = animation(beside_greedy(film, replay), params)
+        drawn["episode"] = animation({player: sampled(film) for player, film in films.items()}, params)
     return drawn
+
+
+def affordable(replay: Replay, count: int) -> int:
+    """As many episodes as may be, at most `count`."""
+    state = jax.eval_shape(replay.env.reset_env, jax.random.key(0), replay.params)
+    size = replay.env.max_episode_length * sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
+    return max(1, min(count, MOST_BYTES // size))
+
+
+def yardstick_lines(report: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Means over whole episodes, entry -> yardstick -> value, of those that were scored beside the policy."""
+    rules = report.get("detail", {}).get("rules", {})
+    columns = {"coverage_rate": "mean_coverage_rate", "mean_transport_rate": "mean_transport_rate"}
+    return {
+        entry: dict(zip(rules["names"], rules[column], strict=True))
+        for entry, column in columns.items()
+        if column in rules
+    }
 
 
 def film_of(records: Mapping[str, Any], episode: int = 0) -> Film:
@@ -62,24 +82,12 @@ def film_of(records: Mapping[str, Any], episode: int = 0) -> Film:
     return Film(states, np.asarray(records["coverage_rate"][episode])[active])
 
 
-def beside_greedy(film: Film, replay: Replay) -> dict[str, Film]:
-    """The policy's film, and one of greedy cameras from the same start against greedy targets."""
+def sampled(film: Film) -> Film:
+    """Every `FILM_STEP`-th frame of a film's first `LONGEST_FILM`, or the decision that was held in it."""
     steps = np.asarray(film.states.steps)
-    frames = int(min(LONGEST_FILM, steps[-1] + 1))
-    start = jax.tree.map(lambda x: x[0], film.states)
-    teams = matches.Teams(CAMERAS["greedy"], TARGETS["greedy"])
-    play = jax.jit(partial(matches.film, teams=teams, rules=counts_of(start), frames=frames))
-    states, metrics = jax.device_get(play(jax.random.key(0), start, params=replay.params.world))
-    chosen = np.arange(0, frames, FILM_STEP)
-    greedy = Film(jax.tree.map(lambda x: x[chosen], states), metrics.coverage_rate[chosen])
-    own = np.searchsorted(steps, chosen).clip(max=len(steps) - 1)
-    return {POLICY: Film(jax.tree.map(lambda x: x[own], film.states), film.coverage_rate[own]), "greedy": greedy}
-
-
-def counts_of(state: State) -> Rules:
-    """Rules that are enough to go on from a state."""
-    (cameras, obstacles), targets = state.layout.c2o.shape, state.goal.size
-    return Rules(cameras, targets, obstacles, num_high_capacity=0, num_cargoes=0, fan=WIDEST_FAN)
+    wanted = np.arange(0, min(LONGEST_FILM, steps[-1] + 1), FILM_STEP)
+    at = np.searchsorted(steps, wanted, side="right") - 1
+    return Film(jax.tree.map(lambda x: x[at], film.states), film.coverage_rate[at])
 
 
 def moments_figure(film: Film, params: Params, name: str) -> Figure:
@@ -95,28 +103,37 @@ def moments_figure(film: Film, params: Params, name: str) -> Figure:
     return figure
 
 
-def curves_figure(shown: Mapping[str, Mapping[str, np.ndarray]], name: str) -> Figure:
-    """Means over episodes that have not ended, with three standard errors of the policy, and what the reference has."""
-    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+def curves_figure(
+    shown: Mapping[str, Mapping[str, np.ndarray]], lines: Mapping[str, Mapping[str, float]], name: str
+) -> Figure:
+    """Means over the episodes that have not ended, with three standard errors of the policy; yardsticks as lines.
+
+    Args:
+        lines: entry -> yardstick -> mean over whole episodes.
+    """
+    figure = Figure(figsize=(11.5, 4.4), layout="constrained")
     panels = {"coverage_rate": "share of the targets in view", "mean_transport_rate": "targets' efficiency"}
+    labelled: dict[str, Any] = {}
     for ax, (entry, label) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for number, (yardstick, value) in enumerate(lines.get(entry, {}).items()):
+            style = ("--", ":", "-.")[number % 3]
+            line = ax.axhline(value, color=COLORS[(number + 2) % len(COLORS)], lw=1.1, ls=style)
+            labelled.setdefault(f"{yardstick}, whole episodes", line)
         for number, (player, records) in enumerate(shown.items()):
             values = np.where(np.asarray(records["active"], bool), np.asarray(records[entry], float), np.nan)
             frames = np.asarray(records.get(FRAMES, np.ones_like(values)))
             time = np.cumsum(np.nanmax(np.where(np.isnan(values), np.nan, frames), axis=0, initial=0))
             mean, error = running_mean(values)
-            color = COLORS[number % len(COLORS)]
-            ax.plot(time, mean, color=color, lw=2.0 if player == POLICY else 1.0, label=player)
+            (line,) = ax.plot(time, mean, color=COLORS[number], lw=2.0 if player == POLICY else 1.3)
+            labelled.setdefault(player, line)
             if player == POLICY:
-                ax.fill_between(time, mean - 3 * error, mean + 3 * error, color=color, alpha=0.2, lw=0)
-        for style, (yardstick, pair) in zip(("--", ":"), YARDSTICKS.items(), strict=True):
-            row = reference.SCRIPTED.get((name.removeprefix("mate/"), *pair))
-            if row is not None:
-                ax.axhline(getattr(row, entry).mean, color="black", lw=1.0, ls=style, label=f"reference, {yardstick}")
+                ax.fill_between(time, mean - 3 * error, mean + 3 * error, color=COLORS[number], alpha=0.2, lw=0)
         ax.set(xlabel="frame", ylabel=label, ylim=(0, 1))
         ax.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize=7)
-    figure.suptitle(name, fontsize=10)
+    order = [*shown, *(text for text in labelled if text not in shown)]
+    figure.legend([labelled[text] for text in order], order, loc="outside right center", fontsize=8, frameon=False)
+    episodes = len(next(iter(shown.values()))["active"])
+    figure.suptitle(f"{name}, {episodes} episodes: mean of those that have not ended", fontsize=10)
     return figure
 
 

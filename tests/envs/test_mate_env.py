@@ -1,5 +1,7 @@
 """Camera worlds as environments: contract, what is conserved over whole episodes, settings and their errors."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import envs_jax
 from envs_jax.base import FRAMES, Guest, Selection
 from envs_jax.check import check_env
 from envs_jax.mate.config import MateConfig
+from envs_jax.mate.opponents import Either, Opponent, either
 from envs_jax.mate.params import PRESETS
 from envs_jax.mate.state import without_layout
 
@@ -153,6 +156,12 @@ def test_what_observations_are_made_of_is_told_of_one_team():
     [
         ({"opponent": "gredy"}, "unknown opponent 'gredy'; did you mean 'greedy'?"),
         ({"opponent": {"greedy": 0.0}}, "weights of opponents"),
+        ({"opponent": {"greedy": -1.0, "random": 2.0}}, "weights of opponents"),
+        ({"opponent": {"run:x": 0.5, "random": 0.5}}, "say guest: run:x, and give `guest` the weight"),
+        ({"opponent": {"guest": 0.5, "random": 0.5}}, "give both or neither"),
+        ({"guest": "run:x"}, "give both or neither"),
+        ({"guest": "x", "opponent": {"guest": 1.0}}, "guest 'x': it is run:DIR"),
+        ({"opponent": "guest"}, "unknown opponent 'guest'"),
         ({"targets": {"num": -1}}, "greater than or equal to 0"),
         ({"targets": {"num": 0}}, "there must be one at least"),
         ({"cameras": {"boxes": [[0, 0], [50, 0]]}}, "camera 0 and camera 1 overlap: 50 apart, at least 100 are needed"),
@@ -233,15 +242,14 @@ def test_policies_of_runs_are_opponents(learner, control):
 
     @jax.jit
     def play(keys):
-        _, game = jax.vmap(env.reset)(keys[0])
-        ends = []
-        for now in keys[1:]:
-            action = jnp.zeros((len(now), 2, 2))
-            game = jax.vmap(env.step_env, (0, 0, 0, None))(now, game, action, params)[1]
-            ends.append(game)
-        return ends
+        def step(game, now):
+            game = jax.vmap(env.step_env, (0, 0, 0, None))(now, game, jnp.zeros((len(now), 2, 2)), params)[1]
+            return game, game
 
-    first, second = play(jax.random.split(jax.random.key(1), (3, 3)))
+        return jax.lax.scan(step, jax.vmap(env.reset)(keys[0])[1], keys[1:])[1]
+
+    ends = jax.device_get(play(jax.random.split(jax.random.key(1), (3, 3))))
+    first, second = (jax.tree.map(lambda x, k=k: x[k], ends) for k in (0, 1))
     assert first.opponent.age.tolist() == [1] * 3
     moved = first.world.target_loc - second.world.target_loc
     turned = first.world.orientation_deg - second.world.orientation_deg
@@ -253,3 +261,54 @@ def test_policies_of_runs_are_opponents(learner, control):
         envs_jax.make(SMALL, guests={"opponent": a_guest(size + 1, control)}, **settings)
     with pytest.raises(ValueError, match="opponent run:somewhere: runs are opened by purerl"):
         envs_jax.make(SMALL, **settings)
+
+
+def test_a_policy_is_one_of_several_opponents():
+    def always(number):
+        start = lambda *args: jnp.full(400, number)  # noqa: E731
+        act = lambda memory, *args: (memory + 1, memory * jnp.ones((1, 2, 1)))  # noqa: E731
+        return Opponent(2, lambda words: words[0], start, act)
+
+    team = either(always(3), always(7), share=0.25)
+    words = np.random.default_rng(0).integers(2**32, size=(team.num_words, 400), dtype=np.uint32)
+    draws, state = team.draw(jnp.asarray(words)), SimpleNamespace(steps=np.zeros(400))
+    memory, action = team.act(team.start(draws, state, None, ()), state, draws, None, ())
+    assert team.num_words == 5 and [x.tolist() for x in memory.memories] == [[4] * 400, [8] * 400]
+    np.testing.assert_array_equal(action[0, 0], np.where(memory.is_first, 3, 7))
+    assert abs(float(memory.is_first.mean()) - 0.25) < 0.08
+
+
+def test_a_run_has_a_weight_among_opponents():
+    mixed = {"opponent": {"guest": 1.0, "greedy": 1.0}, "guest": "run:somewhere", "learner": "targets"}
+    env = envs_jax.make(SMALL, guests={"guest": a_guest(81, "macro")}, **mixed)
+    game = jax.eval_shape(env.reset, jax.random.key(0))[1]
+    assert isinstance(game.opponent, Either) and game.opponent.memories[0].carry.shape == (2,)
+    with pytest.raises(ValueError, match="opponent run:somewhere: runs are opened by purerl"):
+        envs_jax.make(SMALL, **mixed)
+
+
+@pytest.mark.slow
+def test_four_thousand_worlds_are_each_as_if_alone():
+    """Decisions, ends and resets of eight of 4096 worlds, one by one."""
+    env = envs_jax.make("mate/4v4-9", horizon=12)
+
+    def play(key):
+        key_reset, key_play = jax.random.split(key)
+        obs, game = env.reset(key_reset)
+
+        def step(game, key):
+            key_action, key_step = jax.random.split(key)
+            action = env.action_space(env.default_params).sample(key_action)
+            obs, game, reward, terminated, truncated, _ = env.step(key_step, game, action)
+            return game, (obs, reward, terminated | truncated)
+
+        return obs, jax.lax.scan(step, game, jax.random.split(key_play, 4))[1]
+
+    keys = jax.random.split(jax.random.key(2), 4096)
+    together = jax.device_get(jax.jit(jax.vmap(play))(keys))
+    assert together[1][2].sum() == 4096
+    alone = jax.jit(play)
+    for world in np.linspace(0, 4095, 8).astype(int):
+        ours = jax.tree.map(lambda x, w=world: x[w], together)
+        for batch, single in zip(jax.tree.leaves(ours), jax.tree.leaves(alone(keys[world])), strict=True):
+            np.testing.assert_allclose(batch, single, rtol=1e-4, atol=1e-4)
