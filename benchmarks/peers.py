@@ -4,10 +4,12 @@
     python benchmarks/peers.py ppo [--rejax-python PYTHON] [--sb3-python PYTHON]
         [--purejaxrl-path CHECKOUT --purejaxrl-python PYTHON] [--seeds 1 8 64 256]
     python benchmarks/peers.py td3|sac [--rejax-python PYTHON] [--sbx-python PYTHON] [--seeds 1 8 64 256]
+    python benchmarks/peers.py qmix|vdn --jaxmarl-path CHECKOUT [--jaxmarl-python PYTHON] [--repeats 3]
 
 `lstm_td3` is one gradient update on a plant against PyTorch's fused LSTM; the others are whole trainings on CartPole
-(`ppo`) and Pendulum. Peers may live in environments of their own, because their requirements clash: name their
-interpreters. Without one that peer is not measured, and the output says so. The script of each peer is in `peer/`.
+(`ppo`), Pendulum (`td3`, `sac`) and MPE's simple_spread (`qmix`, `vdn`: with JaxMARL's settings, and with what final
+policies reach). Peers may live in environments of their own, because their requirements clash: name their interpreters.
+Without one that peer is not measured, and the output says so. The script of each peer is in `peer/`.
 """
 
 import argparse
@@ -22,7 +24,13 @@ from peer import lstm_td3, training
 from purerl.learn import sharding
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-TASKS = {"ppo": "cartpole_ppo", "td3": "pendulum_td3", "sac": "pendulum_sac"}
+TASKS = {
+    "ppo": "cartpole_ppo",
+    "td3": "pendulum_td3",
+    "sac": "pendulum_sac",
+    "qmix": "mpe_spread_qmix",
+    "vdn": "mpe_spread_vdn",
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,13 +45,20 @@ def parser() -> argparse.ArgumentParser:
     for work, config in TASKS.items():
         whole = works.add_parser(work, help=f"whole trainings as in configs/{config}.yaml")
         whole.add_argument("--config", default=str(CONFIGS / f"{config}.yaml"))
-        whole.add_argument("--seeds", type=int, nargs="+", default=[1, 8, 64, 256], help="trained at once")
+        team = work in training.TEAMS
+        seeds = [1] if team else [1, 8, 64, 256]
+        whole.add_argument("--seeds", type=int, nargs="+", default=seeds, help="trained at once")
         whole.add_argument("--env-steps", type=int, help="of one seed (default: the configuration's)")
         whole.add_argument("--full-seeds", type=int, default=8, help="above, steps shrink as seeds grow")
         whole.add_argument("--least-steps", type=int, default=5000, help="but not below")
         whole.add_argument("--slow-repeats", type=int, default=3, help="of Stable-Baselines3 and SBX")
         whole.add_argument("--torch-threads", type=int, default=1, help="of Stable-Baselines3")
         whole.add_argument("--without", nargs="*", default=[], help="sides to leave out, by name")
+        if team:
+            whole.add_argument("--jaxmarl-path", help="checkout of FLAIROx/JaxMARL")
+            whole.add_argument("--jaxmarl-python", default=sys.executable, help="interpreter with it and flashbax")
+            whole.add_argument("--final-episodes", type=int, default=512, help="that final policies play")
+            continue
         whole.add_argument("--rejax-python", help="interpreter with rejax")
         if work == "ppo":
             whole.add_argument("--sb3-python", default=sys.executable, help="interpreter with stable-baselines3")
@@ -53,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
             whole.add_argument("--sbx-python", help="interpreter with sbx-rl")
     for work in works.choices.values():
         work.add_argument("--devices", type=int, default=os.cpu_count(), help="CPU cores that work as devices")
-        work.add_argument("--repeats", type=int, default=11)
+        work.add_argument("--repeats", type=int, default=11, help="each with a seed of its own")
         work.add_argument("--name", help="of the record")
     return top
 

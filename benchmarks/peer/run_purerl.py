@@ -4,13 +4,29 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from serve import Run, serve
 
+from envs_jax.adapters import with_agent_axis
+from envs_jax.episodes import play
 from purerl.config import load_config
 from purerl.learn import sharding
+from purerl.learn.rollout import facts_of
 from purerl.run.program import scan_updates
 from purerl.run.runs import build as build_run
+
+
+def greedy_return(env, algorithm, policy, env_params, episodes: int, key) -> jax.Array:
+    """Mean return of the team in episodes that the policy plays greedily."""
+    env = with_agent_axis(env)
+
+    def act(memory, obs, state, key):
+        legal = facts_of(env, env_params, state).legal
+        return algorithm.act(policy, memory, obs, legal, key, True)
+
+    memory = algorithm.initial_carry((episodes,))
+    return jnp.mean(jnp.sum(play(env, env_params, act, memory, jnp.arange(episodes), key).records["reward"], axis=1))
 
 
 def build(request: dict[str, Any]) -> tuple[Run, float]:
@@ -19,7 +35,8 @@ def build(request: dict[str, Any]) -> tuple[Run, float]:
     devices = min(request["devices"], seeds)
     sharding.provide_cpu_devices(devices, threads=devices)
     config = load_config(request["config"], [f"algo.total_env_steps={env_steps}"])
-    algorithm = build_run(config).algorithm
+    built = build_run(config)
+    algorithm, episodes = built.algorithm, request["final_episodes"]
     updates = algorithm.num_updates
     init, update = algorithm.init, algorithm.update
     if seeds > 1:
@@ -37,15 +54,25 @@ def build(request: dict[str, Any]) -> tuple[Run, float]:
     rest = jax.jit(whole, donate_argnums=0).lower(state, placed).compile()
     compile_s = time.perf_counter() - start
 
+    @jax.jit
+    def final_returns(policies, key):
+        score = lambda policy: greedy_return(built.env, algorithm, policy, data.env_params, episodes, key)  # noqa: E731
+        return jax.vmap(score)(policies) if seeds > 1 else score(policies)[None]
+
     def run(seed: int):
         start = time.perf_counter()
         state = layout.place(first(keys(seed), algorithm.hparams, data))
-        _, metrics = jax.block_until_ready(rest(state, placed))
+        state, metrics = jax.block_until_ready(rest(state, placed))
         seconds = time.perf_counter() - start
         count = np.asarray(metrics["episode/count"], float).reshape(updates, -1).sum(axis=1)
         total = np.asarray(metrics["episode/return"] * metrics["episode/count"]).reshape(updates, -1).sum(axis=1)
         share = np.arange(updates) * bins // updates
-        return seconds, np.stack([np.bincount(share, x, bins) for x in (total, count)], axis=1).tolist()
+        curve = np.stack([np.bincount(share, x, bins) for x in (total, count)], axis=1).tolist()
+        if not episodes:
+            return seconds, curve
+        policies = jax.device_get((jax.vmap(algorithm.policy) if seeds > 1 else algorithm.policy)(state))
+        returns = final_returns(policies, jax.random.key(10_000 + seed))
+        return seconds, curve, {"final_returns": np.asarray(returns).tolist()}
 
     return run, compile_s
 

@@ -1,10 +1,12 @@
 """A trainer in an interpreter of its own, asked over standard input. Needs numpy alone; shared by the `run_*.py`.
 
-The request is one JSON argument: `algo` (a purerl configuration's `algo` block, all keys), `task` (a gym name),
-`env_steps`, `seeds` (trained at once), `bins`. The first line of the answer names versions and the seconds of
-compilation; then every line on standard input is a seed number, answered by
+The request is one JSON argument: `algo` (a purerl configuration's `algo` block, all keys), `task` (the library's name)
+and `task_settings`, `env_steps`, `seeds` (trained at once), `bins`, `final_episodes`. The answer's first line names
+versions and the seconds of compilation; then every line on standard input is a seed number, answered by
 `{"seconds": whole training, "curve": [[sum of returns, episodes] per bin]}`. A bin is an equal share of the training,
 and an episode counts where it ends; the returns are those of training, exploration included. One bin: nobody reads it.
+With `final_episodes` the answer has `final_returns` besides: for every seed the mean return of so many episodes played
+greedily by the final policy, untimed.
 """
 
 import importlib.metadata
@@ -16,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-Run = Callable[[int], tuple[float, list[list[float]]]]
-"""`seed -> (seconds, curve)`."""
+Run = Callable[[int], tuple]
+"""`seed -> (seconds, curve)`, and a dictionary of what else the answer says."""
 
 
 def binned(ends_at, returns, env_steps: int, bins: int) -> list[list[float]]:
@@ -54,5 +56,5 @@ def serve(build: Callable[[dict[str, Any]], tuple[Run, float]], packages: tuple[
     versions = {name: importlib.metadata.version(name) for name in packages}
     print(json.dumps({"versions": versions, "compile_s": compile_s}), file=answers, flush=True)
     for line in sys.stdin:
-        seconds, curve = run(int(line))
-        print(json.dumps({"seconds": seconds, "curve": curve}), file=answers, flush=True)
+        seconds, curve, *more = run(int(line))
+        print(json.dumps({"seconds": seconds, "curve": curve, **dict(*more)}), file=answers, flush=True)

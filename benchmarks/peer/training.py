@@ -1,4 +1,4 @@
-"""Whole trainings on a gym task: purerl beside rejax, PureJaxRL, Stable-Baselines3 and SBX, in turns in one run.
+"""Whole trainings on one task: purerl beside rejax, PureJaxRL, Stable-Baselines3, SBX and JaxMARL, in turns in one run.
 
 The work is what the configuration says, and each peer's script translates it. Every repetition has a seed of its own,
 so the learning curves are means over as many seeds as there are repetitions (times the seeds trained at once).
@@ -14,12 +14,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from peer.workers import Worker, in_turns, missing, spread
+from scipy import stats
 
 from purerl.config import load_config
 
 ROOT = Path(__file__).parents[2]
 BINS = 20
+TEAMS = ("qmix", "vdn")
+"""Works on a task of JaxMARL: what their final policies reach is played out, their curves are not compared."""
+CHECKOUTS = {"purejaxrl": "purejaxrl/ppo.py", "jaxmarl": "baselines/QLearning/qmix_rnn.py"}
+"""Peers that are no packages, each with a file that its checkout has."""
 
 
 class Peer(NamedTuple):
@@ -38,10 +44,12 @@ def peers_of(args: argparse.Namespace) -> dict[str, Peer]:
     devices, threads, repeats = {"devices": args.devices}, {"threads": args.torch_threads}, args.repeats
     slow = min(args.slow_repeats, repeats)
     sb3 = threads | {"library": "stable_baselines3"}
-    sides = {
-        "purerl": Peer("run_purerl.py", sys.executable, "purerl", devices, True, repeats),
-        "rejax": Peer("run_rejax.py", args.rejax_python, "rejax", {}, True, repeats),
-    }
+    sides = {"purerl": Peer("run_purerl.py", sys.executable, "purerl", devices, True, repeats)}
+    if args.work in TEAMS:
+        path = {"jaxmarl_path": args.jaxmarl_path}
+        sides["jaxmarl"] = Peer("run_jaxmarl.py", args.jaxmarl_python, "jaxmarl", path, True, repeats)
+        return {name: peer for name, peer in sides.items() if name not in args.without}
+    sides["rejax"] = Peer("run_rejax.py", args.rejax_python, "rejax", {}, True, repeats)
     if args.work == "ppo":
         path = {"purejaxrl_path": args.purejaxrl_path}
         sides["purejaxrl"] = Peer("run_purejaxrl.py", args.purejaxrl_python, "gymnax", path, True, repeats)
@@ -56,10 +64,10 @@ def available(peers: dict[str, Peer]) -> dict[str, Peer]:
     found = {}
     for name, peer in peers.items():
         why = missing(peer.interpreter, peer.module)
-        if why is None and name == "purejaxrl":
-            path = peer.extra["purejaxrl_path"]
-            if path is None or not (Path(path) / "purejaxrl" / "ppo.py").exists():
-                why = f"--purejaxrl-path: {path} is no checkout of it"
+        if why is None and name in CHECKOUTS:
+            path = peer.extra[f"{name}_path"]
+            if path is None or not (Path(path) / CHECKOUTS[name]).exists():
+                why = f"--{name}-path: {path} is no checkout of it"
         if why is None:
             found[name] = peer
         else:
@@ -70,19 +78,22 @@ def available(peers: dict[str, Peer]) -> dict[str, Peer]:
 # One group of sides
 
 
-def group(peers: dict[str, Peer], path: Path, seeds: int, env_steps: int) -> dict[str, Any]:
+def group(peers: dict[str, Peer], path: Path, seeds: int, env_steps: int, final_episodes: int = 0) -> dict[str, Any]:
     """Rates, compile times and curves of trainings with `seeds` seeds at once; `env_steps` are those of one seed."""
     config = load_config(path)
-    with_curve = env_steps >= BINS * iteration_of(config.algo)
+    with_curve = env_steps >= BINS * iteration_of(config.algo) and not final_episodes
     request = {
         "config": str(path),
         "algo": config.algo,
-        "task": config.env["name"].removeprefix("gymnax:"),
+        "task": config.env["name"].partition(":")[2],
+        "task_settings": {key: value for key, value in config.env.items() if key != "name"},
         "env_steps": env_steps,
         "seeds": seeds,
         "bins": BINS if with_curve else 1,
+        "final_episodes": final_episodes,
     }
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    own_path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = {**os.environ, "PYTHONPATH": own_path, "JAX_PLATFORMS": "cpu"}
     able = {name: peer for name, peer in peers.items() if seeds == 1 or peer.many_seeds}
     workers = {}
     try:
@@ -138,7 +149,19 @@ def summary(
         "compile_s": round(first["compile_s"], 1),
         "training_return_by_share": curve,
         "last_tenth_return_by_seed": [pooled([a["curve"]], BINS // 10)[-1] if with_curve else None for a in answers],
+        **final_score([score for answer in answers for score in answer.get("final_returns", [])]),
         "versions": first["versions"],
+    }
+
+
+def final_score(returns: list[float]) -> dict[str, Any]:
+    """Mean return of the final policies with the 95 % interval of Student's t over seeds; nothing of no returns."""
+    if not returns:
+        return {}
+    half = float(stats.t.ppf(0.975, len(returns) - 1) * stats.sem(returns)) if len(returns) > 1 else None
+    return {
+        "final_return": {"mean": round(float(np.mean(returns)), 2), "half_interval": half and round(half, 2)},
+        "final_return_by_seed": [round(score, 2) for score in returns],
     }
 
 
@@ -160,7 +183,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         full = args.env_steps or config.algo["total_env_steps"]
         env_steps = full if seeds <= args.full_seeds else max(int(full * args.full_seeds / seeds), args.least_steps)
         # Whole iterations: sides round a part of one up or down.
-        groups.append(group(peers, Path(args.config), seeds, max(env_steps // whole, 1) * whole))
+        episodes = args.final_episodes if args.work in TEAMS else 0
+        groups.append(group(peers, Path(args.config), seeds, max(env_steps // whole, 1) * whole, episodes))
         report(groups[-1])
     return {"configuration": Path(args.config).name, "devices": args.devices, "groups": groups}
 
@@ -176,5 +200,14 @@ def report(values: dict[str, Any]) -> None:
         print(
             f"{name:10} {rate['median']:11,.0f} {rate['lowest']:11,.0f} {rate['highest']:11,.0f}"
             f" {side['env_steps_per_s_per_seed']:9,} {side['purerl_is_faster_by']:9.2f} {side['compile_s']:7.1f}s"
-            f"  {' '.join('-' if value is None else f'{value:.0f}' for value in quarters)}"
+            f"  {' '.join('-' if value is None else f'{value:.0f}' for value in quarters)}{final_words(side)}"
         )
+
+
+def final_words(side: dict[str, Any]) -> str:
+    """What the final policies of a side reach, where they were played out."""
+    final = side.get("final_return")
+    if final is None:
+        return ""
+    spread = "" if final["half_interval"] is None else f" +- {final['half_interval']:.2f}"
+    return f"  final {final['mean']:.2f}{spread}"
