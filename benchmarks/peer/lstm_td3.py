@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from peer.workers import Worker, in_turns, layout, missing
+from peer.workers import Worker, in_turns, missing, spread
 
 import envs_jax
 from purerl.algos import td3
@@ -146,7 +146,7 @@ def lstm_td3_update(args: argparse.Namespace) -> dict[str, Any]:
     sides |= {name: partial(worker.ask, "") for name, worker in workers.items()}
     try:
         answers = in_turns(sides, args.repeats)
-        times = {name: layout([1e3 * value for value in values]) for name, values in answers.items()}
+        times = {name: spread([1e3 * value for value in values]) for name, values in answers.items()}
         rate = product_rate(sizes.batch * sizes.steps, sizes.hidden, 4 * sizes.hidden, 200)
     finally:
         for worker in workers.values():
