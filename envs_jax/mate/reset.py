@@ -124,7 +124,8 @@ def place(key: jax.Array, params: Params, rules: Rules) -> Placement:
     is_camera, is_obstacle = number < c, (number >= c) & (number < c + o)
 
     def add(stand: _Discs, entity):
-        key, box, number, is_camera, is_obstacle = entity
+        own_key, box, number, is_camera, is_obstacle = entity
+        key = jax.random.wrap_key_data(own_key, impl=kind)
         used = jnp.arange(NUM_WAREHOUSES + total) < NUM_WAREHOUSES + number
         gap = jnp.where(is_camera | is_obstacle, CAMERA_GAP, 0.0)
         disc, found = _first_free(
@@ -133,11 +134,10 @@ def place(key: jax.Array, params: Params, rules: Rules) -> Placement:
         disc = disc._replace(radius=jnp.where(is_obstacle & ~found, 0.0, disc.radius))
         return jax.tree.map(lambda all_, one: all_.at[NUM_WAREHOUSES + number].set(one), stand, disc), None
 
-    stand, _ = jax.lax.scan(
-        add,
-        _warehouse_discs(total),
-        (jax.random.split(key_draws, total), jnp.concatenate(boxes), jnp.asarray(number), is_camera, is_obstacle),
-    )
+    # Keys as plain numbers: `vmap` moves their axis, which JAX's check of key reuse takes for a use.
+    kind, keys = jax.random.key_impl(key_draws), jax.random.key_data(jax.random.split(key_draws, total))
+    entities = keys, jnp.concatenate(boxes), jnp.asarray(number), is_camera, is_obstacle
+    stand, _ = jax.lax.scan(add, _warehouse_discs(total), entities)
     cameras, obstacles, targets = (
         jax.tree.map(lambda x: x[NUM_WAREHOUSES + first : NUM_WAREHOUSES + end], stand)  # noqa: B023
         for first, end in ((0, c), (c, c + o), (c + o, total))

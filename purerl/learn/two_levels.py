@@ -20,7 +20,7 @@ import numpy as np
 from envs_jax.base import FRAMES, Environment, Selection
 from envs_jax.selections import from_subset, to_subset
 from envs_jax.spaces import Box, Discrete
-from purerl.learn.rollout import INNER, Facts, Steps, scan_with_keys
+from purerl.learn.rollout import INNER, Facts, Steps
 from purerl.learn.teams import Players
 
 
@@ -105,9 +105,9 @@ def held_world(env: Environment, fast: Players, frames: int) -> Environment:
         held = to_subset(selection.encoding, action, selection.number)
         legal = open_to(held)
 
-        def frame(carried, key, _):
+        def frame(carried, numbers):
             now, ended = carried
-            key_act, key_step = jax.random.split(key)
+            key_act, key_step = (jax.random.wrap_key_data(own, impl=kind) for own in numbers)
             obs = with_held(now.obs, held)
             choice, memory, kept = fast.choose(
                 params.fast, now.memory, obs, legal, params.epsilon, fast.draw(key_act, ())
@@ -129,8 +129,10 @@ def held_world(env: Environment, fast: Players, frames: int) -> Environment:
             following = jax.tree.map(lambda new, old: jnp.where(ended, old, new), Held(world, seen, memory), now)
             return (following, ended | terminated | truncated), (step, info, ~ended)
 
+        # The loop gets keys as plain numbers, as in `rollout.scan_with_keys`.
+        kind, numbers = jax.random.key_impl(key), jax.random.key_data(jax.random.split(key, (frames, 2)))
         start = state, jnp.zeros((), bool)
-        (after, _), (steps, told, played) = scan_with_keys(frame, start, jax.random.split(key, frames))
+        (after, _), (steps, told, played) = jax.lax.scan(frame, start, numbers)
         last = jnp.sum(played) - 1
         info = {name: _reduced(reductions.get(name, "last"), x, played, last) for name, x in told.items()}
         count = played if steps.frames is None else played * steps.frames
