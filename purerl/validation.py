@@ -23,7 +23,6 @@ class Source(NamedTuple):
     overridden: tuple[str, ...]
 
     def of(self, key: str) -> str:
-        # One of a key below takes the place of whatever was there.
         given_on_command_line = any(key == o or key.startswith(f"{o}.") for o in self.overridden)
         return "override" if given_on_command_line else self.file
 

@@ -100,11 +100,11 @@ def market() -> MarketDays:
 
 
 @pytest.fixture(scope="session")
-def throughput():
-    """The module `benchmarks/throughput.py`: its plain plant is an independent reference of the physics."""
+def plain_plant():
+    """The module `benchmarks/plain_plant.py`, an independent reference of the physics."""
     folder = str(Path(__file__).parents[1] / "benchmarks")
     sys.path.insert(0, folder)  # where the scripts find what they share
     try:
-        return importlib.import_module("throughput")
+        return importlib.import_module("plain_plant")
     finally:
         sys.path.remove(folder)

@@ -3,12 +3,12 @@
 Reading order: `conditions_of`, `groups`.
 """
 
-import difflib
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
+from envs_jax.adapters import nearest
 from envs_jax.base import Conditions, Environment, Group
 from envs_jax.mate.config import SCRIPTED, MateConfig
 from envs_jax.mate.opponents import ONE_BY_ONE
@@ -50,9 +50,7 @@ def groups(names: Sequence[str] | None, config: MateConfig, preset: str, own: st
         names = [*opponents, *(other for other in PRESETS if other != preset and misfit(config, preset, other) is None)]
     for name in names:
         if name not in opponents and name not in PRESETS:
-            near = difflib.get_close_matches(name, [*opponents, *PRESETS], n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(opponents)} and the presets"
-            raise ValueError(f"unknown opponent or preset '{name}'; {hint}")
+            raise ValueError(f"unknown opponent or preset '{name}'; {nearest(name, [*opponents, *PRESETS])}")
         problem = misfit(config, preset, name) if name in PRESETS else None
         if problem is not None:
             raise ValueError(problem)

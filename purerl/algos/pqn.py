@@ -27,7 +27,7 @@ from purerl.learn.actors import traced
 from purerl.learn.buffers import Sequences
 from purerl.learn.chunks import chunks_of
 from purerl.learn.joint_values import Parts, TargetConfig, ValueNets, targets, td_loss
-from purerl.learn.minibatches import dealt, orders
+from purerl.learn.minibatches import dealt, orders, require_even
 from purerl.learn.optimizers import OptimizerName, Schedule, loss_step, make_optimizer
 from purerl.learn.teams import Mixing, Players, TeamConfig, epsilon_after
 from purerl.nets.utilities import AgentConfig, Memory
@@ -60,11 +60,7 @@ class Config(TeamConfig):
 
     @model_validator(mode="after")
     def _divides(self):
-        unit, what = self.num_envs, "num_envs"
-        if not self.recurrent:
-            unit, what = self.env_steps(), "num_envs * steps_per_update"
-        if unit % self.minibatches:
-            raise ValueError(f"minibatches {self.minibatches} must divide {what} = {unit}")
+        require_even(self.num_envs, self.env_steps(), self.minibatches, self.recurrent)
         return self
 
     @property

@@ -13,7 +13,7 @@ transitions. One agent and `name: iql` is deep (recurrent) Q-learning.
 
 Deviations: the squared error is averaged over steps and not over episodes; gradients are clipped by their global norm
 before RMSprop sees them; the reward of the team is the mean of what its agents are paid (`team_reward`); lambda-returns
-(`td_lambda`) are not corrected for actions that were not greedy. Of the authors of no paper: a term of the loss for
+(`td_lambda`) are not corrected for actions that were not greedy. In no paper: a term of the loss for
 undecided selections (`selection_entropy_weight`), rewards shaped by a scalar of `info` (`shaping`), more exploration
 where it is low (`exploration_bonus`).
 """

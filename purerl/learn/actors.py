@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
 from purerl.learn import rollout
+from purerl.learn.minibatches import require_even
 from purerl.learn.normalize import RunningStats, standardised
 from purerl.learn.optimizers import OptimizerName, Schedule
 from purerl.learn.trajectory import CriticInput, Team, Trajectory, critic_size, trajectory_of
@@ -63,11 +64,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self):
-        unit, what = self.num_envs, "num_envs"
-        if not self.recurrent:
-            unit, what = self.env_steps(), "num_envs * steps_per_update"
-        if unit % self.minibatches:
-            raise ValueError(f"minibatches {self.minibatches} must divide {what} = {unit}")
+        require_even(self.num_envs, self.env_steps(), self.minibatches, self.recurrent)
         if self.kl_target is not None and self.kl_coef == 0:
             raise ValueError("kl_target adapts kl_coef and needs one to start from: set kl_coef above 0")
         return self

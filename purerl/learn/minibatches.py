@@ -48,6 +48,13 @@ def minibatches(key, data: Any, memory: Memory, epochs: int, count: int):
     return dealt(data, order, number, axis), Memory(actor, critic, reset)
 
 
+def require_even(num_envs: int, env_steps: int, minibatches: int, recurrent: bool) -> None:
+    """Raise ValueError unless minibatches are of one size: of steps, or with memory of whole environments."""
+    unit, what = (num_envs, "num_envs") if recurrent else (env_steps, "num_envs * steps_per_update")
+    if unit % minibatches:
+        raise ValueError(f"minibatches {minibatches} must divide {what} = {unit}")
+
+
 def orders(key: jax.Array, size: int, epochs: int) -> jax.Array:
     """The numbers 0 .. size - 1 in a new order for every epoch, one after the other [epochs * size]."""
     return jax.vmap(lambda k: shuffled(k, size))(jax.random.split(key, epochs)).reshape(-1)

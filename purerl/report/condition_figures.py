@@ -51,7 +51,8 @@ def change_figure(rows: pd.DataFrame, column: str, name: str) -> Figure:
         ax.grid(alpha=0.3)
     for row in axes:
         row[0].set_ylabel(column)
-    has_both = (rows[rows["kind"] != "none"].groupby("kind")["who"].agg(lambda who: len({*(who == "all")})) > 1).any()
+    changed = rows[rows["kind"] != "none"]
+    has_both = (changed["who"] == "all").groupby(changed["kind"]).nunique().gt(1).any()
     title = f"{column} under {name}: mean and range over one changed, dashed: all changed"
     figure.suptitle(textwrap.fill(title if has_both else f"{column} under {name}", 14 * across), fontsize=11)
     return figure

@@ -22,12 +22,12 @@ def run_all(
         ConfigError: as `session.run`; a mistake in a later member is told before the first is trained.
     """
     new = [name for name in members if not (isinstance(run_dir, Path) and _begun(run_dir / name))]
-    _require_possible(members, new)
+    prepared = _prepared(members, new)
     directory = run_dir if isinstance(run_dir, Path) else run_dir()
     with stop_signals() as stop:  # around all: one that comes between two members starts no other
         for name, config in members.items():
             place = directory / name
-            code = session.run(config, place, resume and _begun(place), conclude, stop)
+            code = session.run(config, place, resume and _begun(place), conclude, stop, prepared.pop(name, None))
             if code != session.EXIT_OK or not metadata.is_complete(place):
                 return code
             if stop() and name != list(members)[-1]:
@@ -37,7 +37,9 @@ def run_all(
 
 
 def begun_in(directory: Path) -> list[str]:
-    """Members that have a run in a directory."""
+    """Members that have a run in a directory which is itself none."""
+    if _begun(directory):
+        return []
     return sorted(path.parent.name for path in directory.glob(f"*/{CONFIG}"))
 
 
@@ -45,8 +47,8 @@ def _begun(directory: Path) -> bool:
     return (directory / CONFIG).exists()
 
 
-def _require_possible(members: Mapping[str, RunConfig], names: Iterable[str]) -> None:
-    """Refuse members that cannot be, as far as that can be known before the first is trained.
+def _prepared(members: Mapping[str, RunConfig], names: Iterable[str]) -> dict[str, preflight.Prepared]:
+    """Members as far as they can be prepared before the first is trained; those that cannot be are refused.
 
     A world in which the policy of an earlier stage acts can be built only when there is that policy.
     """
@@ -65,3 +67,4 @@ def _require_possible(members: Mapping[str, RunConfig], names: Iterable[str]) ->
                 stages.require_fitting(config, algorithm, state, prepared[earlier[0]].state)
         except ConfigError as error:
             raise ConfigError(f"{name}: {error}") from error
+    return prepared

@@ -44,12 +44,14 @@ def run(
     resume: bool = False,
     conclude: Conclude = lambda trained, run_dir, ending: None,
     stop: Callable[[], bool] | None = None,
+    prepared: preflight.Prepared | None = None,
 ) -> int:
     """Train as configured and leave everything in `run_dir`; returns the exit code of the command.
 
     Args:
         run_dir: or a function that makes a new directory; it is called when nothing is left that could be refused.
         stop: whether to save and end after this epoch; None: signals ask for it.
+        prepared: this run where it has been prepared before.
 
     Raises:
         ConfigError: the directory holds a run and `resume` is not set, holds another run, or cannot be written; or the
@@ -62,7 +64,8 @@ def run(
             return EXIT_OK
         checkpoint.available(run_dir / "checkpoints")  # raises where all were written by an earlier version
     directory = run_dir if isinstance(run_dir, Path) else None
-    prepared = preflight.prepare(config, kept_so_far(directory) if resume and directory else None, directory)
+    if prepared is None:
+        prepared = preflight.prepare(config, kept_so_far(directory) if resume and directory else None, directory)
     print(prepared.memory)
     trained = prepared.trained
     learned: dict[str, Any] = {}

@@ -62,7 +62,7 @@ def require_fitting(later: RunConfig, algorithm: Algorithm, shapes: Any, before:
     for name in algorithm.learned:
         mine, theirs = (dict(jax.tree_util.tree_leaves_with_path(getattr(s, name, None))) for s in (shapes, before))
         for path in [*mine, *(path for path in theirs if path not in mine)]:
-            if (mine.get(path) is None) or theirs.get(path) != mine[path]:
+            if mine.get(path) != theirs.get(path):
                 found = [getattr(leaf, "shape", "missing") for leaf in (theirs.get(path), mine.get(path))]
                 raise ConfigError(
                     f"starts_from: {later.starts_from}: {name}{jax.tree_util.keystr(path)} is {found[0]} there and "

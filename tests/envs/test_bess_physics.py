@@ -215,7 +215,7 @@ def test_identities_on_random_days(plant, x64):
 
 
 @pytest.mark.parametrize("plant", ["default", "default-no-import", "ie_paper-tight"])
-def test_plain_reference_gives_the_same_hours(plant, throughput, x64):
+def test_plain_reference_gives_the_same_hours(plant, plain_plant, x64):
     """An independent implementation in plain Python, hour by hour, also where the connection binds."""
     plant, paper, _ = PLANTS[plant]
     days = random_days(plant, BATCH, seed=7)
@@ -225,10 +225,10 @@ def test_plain_reference_gives_the_same_hours(plant, throughput, x64):
             [hours.power_mw, hours.pv_mw, hours.reserve_mw, hours.wear_eur, hours.profit_eur, after.soc], axis=-1
         )
         for d in range(20):
-            battery = throughput.PlainBattery(plant, float(days.soc_start[d]))
+            battery = plain_plant.PlainBattery(plant, float(days.soc_start[d]))
             for h in range(HOURS):
                 columns = (float(column[d, h]) for column in days[:4])
-                plain = throughput.plain_hour(plant, wear, battery, h, *columns, ppa_price)
+                plain = plain_plant.plain_hour(plant, wear, battery, h, *columns, ppa_price)
                 np.testing.assert_allclose(got[d, h], [*plain, battery.soc], rtol=0, atol=1e-8, err_msg=wear)
 
 

@@ -23,7 +23,7 @@ import envs_jax
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Entities, EntityKind, Environment, Selection
 from envs_jax.spaces import Box, Discrete
-from purerl.algos import qplex
+from purerl.algos import pqn, qplex
 from purerl.learn.teams import networks
 from purerl.nets.mixer_parts import MixerConfig
 from purerl.nets.utilities import AgentConfig
@@ -36,10 +36,18 @@ FEED_FORWARD = qplex.Config(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def tempted():
-    algorithm = with_data(qplex.make(FEED_FORWARD, tempting_world(endless=True)))
-    return algorithm, *after_updates(algorithm, updates=120)
+PQN = pqn.Config(
+    mixer="iql", num_envs=16, steps_per_update=8, epochs=2, minibatches=4, gamma=GAMMA, td_lambda=0.5, lr=5e-3,
+    epsilon_start=0.5, epsilon_end=0.5,
+    q_network=pqn.NormalisedAgent(type="mlp", hidden_dims=(16,), previous_action=False, agent_id=False),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=[(qplex, FEED_FORWARD, 120), (pqn, PQN, 60)], ids=["qplex", "pqn"])
+def tempted(request):
+    module, config, updates = request.param
+    algorithm = with_data(module.make(config, tempting_world(endless=True)))
+    return config, algorithm, *after_updates(algorithm, updates=updates)
 
 
 def test_illegal_choices_are_never_taken(tempted):
@@ -48,16 +56,15 @@ def test_illegal_choices_are_never_taken(tempted):
 
 
 def test_the_best_legal_choice_is_learned(tempted):
-    algorithm, state, _ = tempted
+    _, algorithm, state, _ = tempted
     act = lambda *args: algorithm.act(*args[:1], algorithm.initial_carry((2,)), *args[2:])  # noqa: E731
     np.testing.assert_array_equal(tempted_actions(algorithm._replace(act=act), state), [1, 2])
 
 
 def test_a_time_limit_is_no_end_and_illegal_choices_add_no_value(tempted):
     """What follows is worth the best legal choice for ever: 2 / (1 - gamma), not 10 / (1 - gamma) and not 2."""
-    _, state, _ = tempted
-    env = with_agent_axis(tempting_world(endless=True))
-    nets = networks(FEED_FORWARD, FEED_FORWARD.mixer, env, None, 3)
+    config, _, state, _ = tempted
+    nets = networks(config, config.mixer, with_agent_axis(tempting_world(endless=True)), None, 3)
     _, utility = nets.utilities.step(state.learner.params.agents, (), jnp.array([[0.0], [1.0]]))
     np.testing.assert_allclose([utility[0, 1], utility[1, 2]], [4.0, 20.0], atol=0.5)
 
@@ -182,3 +189,19 @@ def test_agents_learn_what_to_select():
     action, _ = algorithm.act(algorithm.policy(state), algorithm.initial_carry((64,)), obs, legal, None, True)
     np.testing.assert_array_less(0.95, np.mean(np.asarray(action) == (worth > 0) * (seen > 0)))
     assert 0.2 < float(metrics["attention_things"][-1]) <= 1.0
+
+
+@pytest.mark.parametrize("kind", ["mlp", pytest.param("rnn", marks=pytest.mark.slow)])
+def test_a_sum_finds_a_joint_action_that_is_best_for_each(kind):
+    """Three agents on the payoffs that VDN can represent: each adds its own."""
+    payoff = np.add.outer(np.add.outer([0.0, 1.0], [0.0, 2.0, 1.0]), [3.0, 0.0])
+    env = envs_jax.make("matrix", payoff=payoff.tolist())
+    agent = pqn.NormalisedAgent(type=kind, hidden_dims=(16,), rnn_hidden_dim=16)
+    algorithm = with_data(pqn.make(PQN.model_copy(update={"mixer": "vdn", "q_network": agent}), env))
+    state, metrics = after_updates(algorithm, updates=60)
+    mask = env.action_mask(None, None)[None]
+    act = jax.jit(
+        lambda obs: algorithm.act(algorithm.policy(state), algorithm.initial_carry((1,)), obs, mask, None, True)
+    )
+    np.testing.assert_array_equal(act(jnp.zeros((1, 3, 2)))[0], [[1, 1, 0]])
+    assert float(metrics["td_error_abs"][-1]) < 0.5

@@ -13,6 +13,7 @@ from test_runner import stop_at
 
 from purerl import train
 from purerl.run import checkpoint, display, session
+from purerl.run.members import begun_in
 
 STAGES = [
     {"name": "easy", "env": {"target_scale": 0.5}, "algo": {"total_env_steps": 120}, "epochs": 2},
@@ -120,6 +121,7 @@ def test_what_was_begun_of_stages_and_what_was_not_is_told_apart(staged, tmp_pat
     command = ["--run-dir", str(run_dir), "--resume", "logging.progress=false"]
     assert train.main(["--config", str(staged), *command]) == 0
     assert json.loads((run_dir / "hard" / "metadata.json").read_text())["status"] == "finished"
+    assert begun_in(run_dir) == ["easy", "hard"] and begun_in(run_dir / "easy") == []
     capsys.readouterr()
     assert train.main(command) == 2
     assert "holds several runs; name the file that they are of, too: --config FILE" in one_line(capsys)

@@ -1,21 +1,19 @@
 """PQN: targets of a roll-out against a plain loop, layer normalisation, rows and sequences, one update, keys."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from pydantic import ValidationError
 from replay_cases import Run, random_like, trees_equal
+from team_cases import AGENTS, CHOICES, team_world
 
 from envs_jax.adapters import with_agent_axis
-from envs_jax.base import Environment
-from envs_jax.spaces import Box, Discrete
 from purerl.algos import pqn
 from purerl.learn import rollout
 from purerl.learn.teams import Players
 from purerl.nets.utilities import Memory
 
-AGENTS, CHOICES, WORLDS, STEPS = 2, 3, 4, 6
+WORLDS, STEPS = 4, 6
 MLP = pqn.Config(
     num_envs=WORLDS, steps_per_update=STEPS, epochs=2, minibatches=3, gamma=0.9, td_lambda=0.6, epsilon_start=0.5,
     q_network=pqn.NormalisedAgent(type="mlp", hidden_dims=(4,)),
@@ -28,45 +26,11 @@ RNN = MLP.model_copy(
 )
 
 
-def pair_world() -> Environment:
-    """Two agents in episodes of two steps that end, or of four that are cut off, where the second leaves after one.
-
-    Choice number (step mod 3) is not available to the first agent.
-    """
-
-    def observe(state):
-        kind, time = state
-        return jnp.stack([jnp.stack([kind - 0.5, 0.3 * time, agent - 0.5]) for agent in range(AGENTS)])
-
-    def reset_env(key, params):
-        state = jax.random.randint(key, (), 0, 2), jnp.zeros((), jnp.int32)
-        return observe(state), state
-
-    def step_env(key, state, action, params):
-        kind, time = state
-        state = kind, time + 1
-        reward = 0.1 * (time + 1.0) * jnp.arange(1.0, AGENTS + 1) + 0.5 * action
-        ends = state[1] == jnp.where(kind == 0, 2, 4)
-        return observe(state), state, reward, ends & (kind == 0), ends & (kind == 1), {}
-
-    return Environment(
-        name="pair",
-        default_params=None,
-        reset_env=reset_env,
-        step_env=step_env,
-        observation_space=lambda params: Box(-10.0, 10.0, (AGENTS, 3)),
-        action_space=lambda params: Discrete(CHOICES, (AGENTS,)),
-        num_agents=AGENTS,
-        action_mask=lambda state, params: jnp.stack([jnp.arange(CHOICES) != state[1] % CHOICES, jnp.ones(3, bool)]),
-        alive=lambda state, params: jnp.stack([jnp.array(True), (state[0] == 0) | (state[1] < 1)]),
-    )
-
-
 class Case:
     """A roll-out of networks with random parameters, and what it teaches."""
 
     def __init__(self, config: pqn.Config):
-        env = with_agent_axis(pair_world())
+        env = with_agent_axis(team_world())
         players = Players("pqn", config, config.mixer, env, None)
         self.params = random_like(jax.eval_shape(players.nets.init, jax.random.key(0)))
         exploring = players.exploring(self.params.agents, None, 0.5, WORLDS)
@@ -120,7 +84,8 @@ def test_targets_are_lambda_returns_of_the_values_of_what_followed(case):
             value = following(t, n)
             if t + 1 < STEPS and not steps.truncated[t, n]:
                 value = 0.4 * value + 0.6 * expected[t + 1, n]
-            expected[t, n] = steps.reward[t, n].mean() + 0.9 * (1.0 - steps.terminated[t, n]) * value
+            discount = 0.9 ** steps.frames[t, n] * (1.0 - steps.terminated[t, n])
+            expected[t, n] = steps.reward[t, n].mean() + discount * value
     np.testing.assert_allclose(case.y[0, :, 0], expected.reshape(-1), rtol=1e-4, atol=1e-5)
 
 
@@ -149,7 +114,7 @@ def test_sequences_are_whole_roll_outs_with_the_memory_before_them():
 @pytest.mark.parametrize("config", [MLP, RNN], ids=["mlp", "rnn"])
 def test_two_updates(config):
     """Every key used once, one trace; what is learned changes and the counts are right."""
-    run = Run(pqn, config, updates=2, env=pair_world())
+    run = Run(pqn, config, updates=2, env=team_world())
     start, *_, end = run.history
     assert not trees_equal(start.learner.params, end.learner.params) and int(end.updates) == 2
     assert all(np.isfinite(value).all() for value in run.metrics[-1].values())
