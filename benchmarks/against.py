@@ -3,8 +3,8 @@
     python benchmarks/against.py ../before --turns 15
 
 Each side is a process of its own with the packages of one checkout, and does the same work through public names alone:
-whole trainings (`purerl.make_train`), and auto-reset steps of many environments with random actions. They work in turns,
-piece by piece, and the ratio of each pair counts, so that a machine that is slower for a minute is so for both.
+whole trainings (`purerl.make_train`), and auto-reset steps of many environments with random actions. They work in
+turns, piece by piece, and the ratio of each pair counts, so that a machine that is slower for a minute is so for both.
 """
 
 import argparse
