@@ -61,6 +61,12 @@ def matched_and_unclaimed(key: jax.Array, state: State, params: Params) -> jax.A
     return own | (state.sight.c2t & ~jnp.any(own, axis=0))
 
 
+def matched_and_free(key: jax.Array, state: State, params: Params) -> jax.Array:
+    """Every camera its own one and all that are nobody's, visible or not: it is there when they come into view."""
+    own = matched(key, state, params)
+    return own | ~jnp.any(own, axis=0)
+
+
 SELECTIONS: dict[str, Selection] = {
     "never": never,
     "random_half": random_half,
@@ -69,6 +75,7 @@ SELECTIONS: dict[str, Selection] = {
     "all_targets": all_targets,
     "matched": matched,
     "matched_and_unclaimed": matched_and_unclaimed,
+    "matched_and_free": matched_and_free,
 }
 
 

@@ -131,8 +131,12 @@ class MateConfig(_Strict):
     reward_reduction: Literal["mean", "sum", "max", "min", "none"] = Field("mean", description="over the agents")
 
     occlusion: Occlusion = Field("analytic", description="table: polylines as in the reference; slower")
-    camera_view: Sharing = Field("own", description="shared: what one sees, all see; enhanced: everything is visible")
-    target_view: Sharing = "own"
+    camera_view: Sharing = Field(
+        "own",
+        description="shared: what one sees, all see; remembered: and where they saw targets last; enhanced: everything",
+    )
+    target_view: Literal["own", "shared", "enhanced"] = "own"
+    bearings: bool = Field(False, description="cameras see distance and angle from their axis of every target")
     relative: bool = Field(True, description="places as seen from the observer")
     rescale: bool = Field(True, description="values that have bounds between -1 and 1")
     zero_masked: bool = Field(True, description="rescaled values of what is hidden are zero")

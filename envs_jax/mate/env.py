@@ -138,7 +138,7 @@ def setup_of(config: MateConfig, rules: Rules) -> Setup:
         levels=config.discrete_levels,
         encoding=macro.encoding_of(rules.num_targets, config.multi_selection, config.selection_head),
         reward_reduction=config.reward_reduction,
-        cameras=Options(view=config.camera_view, **common),
+        cameras=Options(view=config.camera_view, bearings=config.bearings, **common),
         targets=Options(view=config.target_view, **common),
         rescale=config.rescale,
         state_scale=config.state_scale,

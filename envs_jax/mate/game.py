@@ -93,18 +93,19 @@ class Functions:
     # With the batch last
 
     def _begin_batch(self, world: State, seed, params: GameParams):
-        world, memory = _of_batch(world, seed), ()
+        world, seed = _of_batch(world, seed)
+        memory: Any = ()
         draws, drawn = self.scripted_draws(expanded(seed, self.num_scripted_words))
         if self.opponent is not None:
-            memory = _of_batch(self.opponent.start(draws, world, params.world, params.opponent), seed)
+            memory, _ = _of_batch(self.opponent.start(draws, world, params.world, params.opponent), seed)
         players = tuple(
-            _of_batch(player.start(own, world, params.world, ()), seed)
+            _of_batch(player.start(own, world, params.world, ()), seed)[0]
             for player, own in zip(self.players, drawn, strict=True)
         )
         return self.observe(world, params.world), Game(world, memory, players)
 
     def _advance_batch(self, game: Game, action, seed, params: GameParams):
-        game = _of_batch(game, seed)
+        game, action, seed = _of_batch(game, action, seed)
         layout = game.world.layout
 
         def frame(game: Game, number) -> macro.Frame:
@@ -232,6 +233,7 @@ def of_number(action, each: Sequence[jax.Array]):
     return chosen
 
 
-def _of_batch(tree, seed):
-    """Leaves that are the same in all worlds get the batch of the seeds (2, B)."""
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (*x.shape[:-1], seed.shape[-1])), tree)
+def _of_batch(*trees):
+    """With one batch for all: what is the same in all worlds gets the size of the others."""
+    size = max(leaf.shape[-1] for leaf in jax.tree.leaves(trees))
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (*x.shape[:-1], size)), trees)

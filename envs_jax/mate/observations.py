@@ -30,6 +30,8 @@ class Seen(NamedTuple):
     """(S, N, k, ...), or (1, N, k, ...) where all see the same; place first"""
     visible: jnp.ndarray
     """bool (S, N, ...)"""
+    fresh: jnp.ndarray | None = None
+    """(S, N, ...), how much that counts, above 0 and up to 1; None: what is visible is seen now"""
 
 
 class View(NamedTuple):
@@ -123,9 +125,9 @@ def masked(seen: Seen, change=lambda values: values, hidden_too: bool = False):
     Args:
         change: what is done to the values, at the end: to those of hidden entities only if `hidden_too`.
     """
-    flag = seen.visible[:, :, None].astype(seen.values.dtype)
-    values = change(seen.values * flag) if hidden_too else change(seen.values) * flag
-    return jnp.concatenate([values, flag], axis=2)
+    known = seen.visible[:, :, None].astype(seen.values.dtype)
+    values = change(seen.values * known) if hidden_too else change(seen.values) * known
+    return jnp.concatenate([values, known if seen.fresh is None else seen.fresh[:, :, None]], axis=2)
 
 
 def flat(blocks):

@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from envs_jax.mate import sightings
 from envs_jax.mate.layout import layout_of
 from envs_jax.mate.params import Params, Preset, Rules
 from envs_jax.mate.state import OcclusionTable, Sight, State
@@ -59,7 +60,7 @@ def from_arrays(
     table = table_from(arrays["occ_phi"], arrays["occ_rho"], arrays["occ_n"]) if with_table else None
     places = real(arrays["cam_loc"].reshape(-1, 2)), real(arrays["obs_loc"].reshape(-1, 2)), real(arrays["obs_radius"])
     layout = layout_of(*places, whole(arrays["tgt_capacity"]), params, rules, table)
-    # Counters of the load begin anew: the recordings do not have them.
+    # Counters of the load and what is remembered begin anew: the recordings do not have them.
     none = jnp.zeros(now["tgt_goal"].shape, jnp.int32)
     goals = np.maximum(now["tgt_goal"], 0)[..., None].astype(int)
     return State(
@@ -88,6 +89,9 @@ def from_arrays(
             t2c=jnp.asarray(now["mask_t2c"], bool),
             t2t=jnp.asarray(now["mask_t2t"], bool),
             t2o=jnp.asarray(now["mask_t2o"], bool),
+        ),
+        sighting=sightings.first(
+            real(now["tgt_loc"]), jnp.asarray(now["tgt_goal"] >= 0), jnp.asarray(np.any(now["mask_c2t"], axis=-2))
         ),
         colliding=jnp.asarray(now["tgt_colliding"], bool),
         delivered_now=jnp.asarray(now["tgt_dones"], bool),

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs_jax.mate import sightings
 from envs_jax.mate.cargo import new_load, trade
 from envs_jax.mate.geometry import sight_range, wrap_deg
 from envs_jax.mate.layout import layout_of
@@ -70,13 +71,15 @@ def start(key: jax.Array, params: Params, rules: Rules) -> State:
         delayed_return=nothing,
         steps=nothing,
         sight=sight,
+        sighting=sightings.first(placed.target_loc, none > 0, jnp.any(sight.c2t, axis=0)),
         colliding=none > 0,
         delivered_now=none > 0,
         steps_since_load=none,
         tracked_since_load=none,
     )
     state, _ = trade(state, jax.random.uniform(key_goal, (rules.num_targets,)), params)
-    return first_loads(key_load, state, params) if rules.start_loaded else state
+    state = first_loads(key_load, state, params) if rules.start_loaded else state
+    return state._replace(sighting=state.sighting._replace(loaded=state.goal != NO_GOAL))
 
 
 class Placement(NamedTuple):

@@ -73,6 +73,20 @@ class Sight(NamedTuple):
     """(T, O)"""
 
 
+class Sighting(NamedTuple):
+    """What was last seen of the targets, by whichever camera."""
+
+    loc: jax.Array
+    """(T, 2)"""
+    loaded: jax.Array
+    """(T,) bool"""
+    frames_ago: jax.Array
+    """(T,) int32, 0: now; `NEVER`: not yet"""
+
+
+NEVER = -1
+
+
 class State(NamedTuple):
     """One world between two frames."""
 
@@ -106,6 +120,7 @@ class State(NamedTuple):
     steps: jax.Array
     """() int32, frames since the start"""
     sight: Sight
+    sighting: Sighting
     colliding: jax.Array
     """(T,) bool, targets that did not arrive where they wanted to"""
     delivered_now: jax.Array

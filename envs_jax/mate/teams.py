@@ -48,7 +48,8 @@ def members(team: Team, rules: Rules) -> int:
 
 def observation_size(team: Team, setup: Setup) -> int:
     if team == "cameras":
-        return setup.rules.camera_observation_size - setup.cameras.drop_index
+        more = transforms.BEARINGS * setup.rules.num_targets + transforms.AXIS if setup.cameras.bearings else 0
+        return setup.rules.camera_observation_size - setup.cameras.drop_index + more
     return setup.rules.target_observation_size - setup.targets.drop_index
 
 
@@ -61,7 +62,8 @@ def entities_seen(setup: Setup) -> Entities | None:
     if len(setup.learners) > 1:
         return None
     (team,), rules = setup.learners, setup.rules
-    targets = EntityKind(rules.num_targets, observations.TARGET_PUBLIC + 1)
+    bearings = transforms.BEARINGS * (team == "cameras" and setup.cameras.bearings)
+    targets = EntityKind(rules.num_targets, observations.TARGET_PUBLIC + 1 + bearings)
     cameras = EntityKind(rules.num_cameras, observations.CAMERA_PUBLIC + 1)
     kinds = {CAMERAS: cameras, OBSTACLES: EntityKind(rules.num_obstacles, observations.OBSTACLE + 1), TARGETS: targets}
     order = (TARGETS, OBSTACLES, CAMERAS) if team == "cameras" else (CAMERAS, OBSTACLES, TARGETS)

@@ -12,11 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.mate import observations
+from envs_jax.mate.geometry import bearing_deg, direction, identity, sight_range, wrap_deg
 from envs_jax.mate.observations import Seen, View, camera_view, flat, global_state_blocks, masked, target_view
 from envs_jax.mate.params import MAX_VIEWING_ANGLE_DEG, NUM_WAREHOUSES, TERRAIN, Params
-from envs_jax.mate.state import State
+from envs_jax.mate.sightings import freshness
+from envs_jax.mate.state import Sighting, State
 
-Sharing = Literal["own", "shared", "enhanced"]
+Sharing = Literal["own", "shared", "remembered", "enhanced"]
 FREIGHT, UNITS = 100.0, 8.0
 """What a scaled global state divides freights and bounties, and remaining cargo by."""
 
@@ -25,7 +27,8 @@ class Options(NamedTuple):
     """Static. The defaults are raw observations."""
 
     view: Sharing = "own"
-    """shared: what one of a team sees all of them see; enhanced: everything is visible"""
+    """shared: what one of a team sees all of them see; remembered: and where they saw it last, of cameras; enhanced:
+    everything is visible"""
     relative: bool = False
     """places as seen from the observer"""
     rescale: bool = False
@@ -34,6 +37,8 @@ class Options(NamedTuple):
     """rescaled values of what is hidden are zero, as raw ones are"""
     drop_index: bool = False
     """without the observer's number"""
+    bearings: bool = False
+    """with the distance and the angle from the camera's axis of every target"""
 
 
 RAW = Options()
@@ -51,6 +56,15 @@ def shared(view: View, team: Literal["cameras", "targets"]) -> View:
         bits = jnp.max(view.own[:, -NUM_WAREHOUSES:], axis=0, keepdims=True)
         view = _with_empty_bits(view, jnp.broadcast_to(bits, view.own[:, -NUM_WAREHOUSES:].shape))
     return view
+
+
+def remembered(view: View, sighting: Sighting) -> View:
+    """Where targets were seen last, with how fresh that is in place of the flag; the rest is shared."""
+    view, fresh = shared(view, "cameras"), freshness(sighting)[None]
+    loaded = sighting.loaded[None].astype(view.targets.values.dtype)
+    values = jnp.concatenate([sighting.loc[None], view.targets.values[:, :, 2:3], loaded[:, :, None]], axis=2)
+    fresh = jnp.broadcast_to(fresh, view.targets.visible.shape).astype(values.dtype)
+    return view._replace(targets=Seen(values, fresh > 0, fresh))
 
 
 def enhanced(view: View, team: Literal["cameras", "targets"], state: State) -> View:
@@ -117,8 +131,13 @@ def rescaled(values, block: str, axis: int = 1):
 
 def camera_observation(state: State, params: Params, options: Options = RAW):
     """Observations of all cameras, (C, d, ...)."""
-    view = _changed(camera_view(state, params), "cameras", state, options)
+    raw = camera_view(state, params)
+    view = _changed(raw, "cameras", state, options)
     preamble, own, targets, obstacles, cameras = _blocks(view, "camera", options)
+    if options.bearings:
+        beside = bearings(_changed(raw, "cameras", state, options._replace(relative=False)), state, options)
+        targets = jnp.concatenate([targets[:, :, :-1], beside, targets[:, :, -1:]], axis=2)
+        own = jnp.concatenate([own, axis_of(state, params)], axis=1)
     return flat([preamble, own, targets, obstacles, cameras])
 
 
@@ -127,6 +146,41 @@ def target_observation(state: State, params: Params, options: Options = RAW):
     view = _changed(target_view(state, params), "targets", state, options)
     preamble, own, targets, obstacles, cameras = _blocks(view, "target", options)
     return flat([preamble, own, cameras, obstacles, targets])
+
+
+BEARINGS, AXIS = 7, 3
+"""Values that `bearings` adds of every target, and of the camera itself."""
+MOST_OFF_AXIS = 2.0
+"""Half viewing angles from the axis: what is farther away counts as that."""
+
+
+def bearings(view: View, state: State, options: Options):
+    """Where known targets are as a camera turns, (C, T, 7, ...), zeros of those that are not known.
+
+    Distance in units of the terrain's width, cosine and sine of the angle from the axis, that angle in half viewing
+    angles, whether the camera itself sees the target; and unless it knows of its own view alone, the share of the
+    others that do, and how near the nearest of these is: 1 at no distance, 0 at the terrain's width or without any.
+    """
+    x, y = (view.targets.values[:, :, axis] - view.own[:, None, axis] for axis in (0, 1))
+    distance = jnp.sqrt(x * x + y * y) / (2 * TERRAIN)
+    off_deg = wrap_deg(bearing_deg(x, y) - state.orientation_deg[:, None])
+    half = jnp.clip(2.0 * off_deg / state.viewing_angle_deg[:, None], -MOST_OFF_AXIS, MOST_OFF_AXIS) / MOST_OFF_AXIS
+    sees = state.sight.c2t
+    columns = [distance, *direction(off_deg), half, sees.astype(distance.dtype)]
+    if options.view == "own":
+        columns += [jnp.zeros_like(distance)] * 2
+    else:
+        others = sees[None] & ~identity(sees.shape[0], sees.ndim - 2)[:, :, None]  # [of camera, other camera, target]
+        nearness = jnp.max(jnp.where(others, jnp.maximum(1.0 - distance, 0.0)[None], 0.0), axis=1)
+        columns += [jnp.sum(others, axis=1) / max(sees.shape[0] - 1, 1), nearness]
+    return jnp.stack(columns, axis=2) * view.targets.visible[:, :, None]
+
+
+def axis_of(state: State, params: Params):
+    """(C, 3, ...): cosine and sine of the orientation, sight range as a share of the largest."""
+    limits = params.camera_min_viewing_angle_deg, params.camera_max_sight_range
+    reach = sight_range(state.viewing_angle_deg, *limits) / params.camera_max_sight_range
+    return jnp.stack([*direction(state.orientation_deg), reach], axis=1)
 
 
 def targets_seen(state: State, options: Options):
@@ -139,7 +193,9 @@ def targets_seen(state: State, options: Options):
 
 
 def _changed(view: View, team: Literal["cameras", "targets"], state: State, options: Options) -> View:
-    if options.view == "shared":
+    if options.view == "remembered":
+        view = remembered(view, state.sighting) if team == "cameras" else shared(view, team)
+    elif options.view == "shared":
         view = shared(view, team)
     elif options.view == "enhanced":
         view = enhanced(view, team, state)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from envs_jax.mate import sightings
 from envs_jax.mate.cargo import charge, trade
 from envs_jax.mate.motion import move_targets, turn_cameras
 from envs_jax.mate.params import Params, Rules
@@ -57,7 +58,11 @@ def transition(
     )
     state, gains = trade(state, noise.goal_u, params)
     dense = gains.dense - charged
-    state = state._replace(team_return=state.team_return + dense, delayed_return=state.delayed_return + gains.sparse)
+    state = state._replace(
+        sighting=sightings.renewed(state.sighting, target_loc, state.goal != NO_GOAL, tracked),
+        team_return=state.team_return + dense,
+        delayed_return=state.delayed_return + gains.sparse,
+    )
     return state, Frame(
         reward=gains.sparse if rules.sparse_reward else dense,
         metrics=metrics_of(state, params),

@@ -20,12 +20,12 @@ from envs_jax.mate.teams import Setup
 from envs_jax.spaces import Box, Discrete
 
 CAMERA_PLAYERS, TARGET_PLAYERS = ("random", "greedy"), ("random", "naive", "greedy", "heuristic")
-SELECTIONS = "all_visible", "all_targets", "matched_and_unclaimed"
+SELECTIONS = "all_visible", "all_targets", "matched_and_unclaimed", "matched_and_free"
 """Selections of targets, each held for `macro`'s usual number of frames."""
 PRIVILEGED = "privileged"
 """Cameras that know where all targets are and share them out anew in every frame."""
 
-MATCHED = "matched_and_unclaimed", PRIVILEGED
+MATCHED = "matched_and_unclaimed", "matched_and_free", PRIVILEGED
 """Those that share targets out."""
 
 
@@ -47,9 +47,7 @@ def _selecting(rules: Rules) -> dict[str, Opponent]:
     assign = lambda key, state, params: baselines.privileged(state)  # noqa: E731
     players[PRIVILEGED] = watching(assign, baselines.aim_at, frame_skip=1)
     if not can_match(rules.num_cameras, rules.num_targets):
-        players = {
-            name: player for name, player in players.items() if name not in ("matched_and_unclaimed", PRIVILEGED)
-        }
+        players = {name: player for name, player in players.items() if name not in MATCHED}
     return {name: acting(player, rules, alone=True) for name, player in players.items()}
 
 

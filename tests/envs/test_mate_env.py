@@ -45,6 +45,16 @@ def test_keeps_the_contract(name, settings):
     check_env(envs_jax.make(name, **settings), steps=12)
 
 
+def test_actions_or_worlds_may_be_the_same_for_all():
+    env = envs_jax.make(SMALL)
+    key, keys = (jax.eval_shape(lambda k: k, k) for k in (jax.random.key(0), jax.random.split(jax.random.key(0), 3)))
+    action, actions = jnp.zeros(2, jnp.int32), jnp.zeros((3, 2), jnp.int32)
+    _, game = jax.eval_shape(env.reset, key)
+    _, games = jax.eval_shape(jax.vmap(env.reset), keys)
+    for axes, args in (((0, 0, None), (keys, games, action)), ((None, None, 0), (key, game, actions))):
+        assert jax.eval_shape(jax.vmap(env.step_env, (*axes, None)), *args, env.default_params)[2].shape == (3, 2)
+
+
 @pytest.fixture(scope="module")
 def played():
     """Four worlds of `SMALL` with random macro actions, without resets: states and what the steps brought."""

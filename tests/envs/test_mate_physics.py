@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs_jax.mate import actions, cargo, geometry, motion, occlusion, rewards, transforms
+from envs_jax.mate import actions, cargo, geometry, motion, occlusion, rewards, sightings, transforms
 from envs_jax.mate.layout import layout_of
 from envs_jax.mate.params import PRESETS, Params, params_of, rules_of
 from envs_jax.mate.perception import perceive
-from envs_jax.mate.state import NO_GOAL, Noise, State
+from envs_jax.mate.state import NEVER, NO_GOAL, Noise, State
 from envs_jax.mate.transition import transition
 
 PRESET = PRESETS["2v2-9"]._replace(obstacle_boxes=PRESETS["2v2-9"].obstacle_boxes[:1])
@@ -42,7 +42,8 @@ def scene(**fields) -> State:
     zero = jnp.zeros((), jnp.int32)
     state = State(
         own, *angles, loc, none + NO_GOAL, none, jnp.zeros((2, 4), bool), none, none, jnp.zeros((4, 4), jnp.int32),
-        jnp.zeros(4, jnp.int32), zero, zero, zero, zero, sight, nobody, nobody, none, none,
+        jnp.zeros(4, jnp.int32), zero, zero, zero, zero, sight,
+        sightings.first(loc, nobody, sight.c2t.any(0)), nobody, nobody, none, none,
     )  # fmt: skip
     return state._replace(**{name: jnp.asarray(value, getattr(state, name).dtype) for name, value in fields.items()})
 
@@ -233,16 +234,24 @@ def seen():
         "relative": transforms.Options(relative=True),
         "shared": transforms.Options(view="shared"),
         "enhanced": transforms.Options(view="enhanced"),
+        "bearings": transforms.Options(view="shared", bearings=True),
         "network": transforms.Options(relative=True, rescale=True, zero_masked=True, drop_index=True),
     }
 
+    known = sightings.Sighting(
+        numbers([[0, 0], [400, 200]]), jnp.array([True, True]), jnp.array([NEVER, 25], jnp.int32)
+    )
+    blind = state._replace(sighting=known, sight=sight._replace(c2t=jnp.zeros((2, 2), bool)))
+    memory = transforms.Options(view="remembered", relative=True, rescale=True, bearings=True)
+
     @jax.jit
-    def program(state):
+    def program(state, blind):
         cameras = {name: transforms.camera_observation(state, params(), form) for name, form in forms.items()}
         targets = {name: transforms.target_observation(state, params(), form) for name, form in forms.items()}
+        cameras["remembered"] = transforms.camera_observation(blind, params(), memory)
         return cameras, targets, transforms.state_vector(state, params(), rescale=True, scale=True)
 
-    return jax.tree.map(np.asarray, program(state))
+    return jax.tree.map(np.asarray, program(state, blind))
 
 
 def test_raw_observations(seen):
@@ -273,6 +282,37 @@ def test_forms_of_observations(seen):
     np.testing.assert_allclose(own[0], [-0.45, 0, -0.5, 1, -0.98, -1, 0, 0, 1, 0, 0, 0, 0, 0], atol=1e-6)
     assert own[1, 5] == 1
     assert state.shape == (29 + 18 + 32 + 3,) and np.abs(state[4:]).max() <= 1
+
+
+def test_what_nobody_sees_is_where_it_was_seen_last(seen):
+    """Camera 0 stands at (-300, -300) and looks to 45 degrees, camera 1 at (300, 300) and to -45."""
+    cameras, _, _ = seen
+    views = cameras["remembered"]
+    assert views.shape == (2, 50 + 3 + 2 * 7)
+    np.testing.assert_allclose(
+        views[:, 22:25], [[0.5**0.5, 0.5**0.5, (1 / 3) ** 0.5], [0.5**0.5, -(0.5**0.5), (1 / 3) ** 0.5]], atol=1e-6
+    )
+    assert not views[:, 29:37].any()  # of the one that nobody ever saw: neither distance nor freshness
+    place, loaded, bearing, fresh = views[:, 37:39], views[:, 40], views[:, 41:48], views[:, 48]
+    np.testing.assert_allclose(place, [[0.35, 0.25], [0.05, -0.05]], atol=1e-6)
+    assert loaded.tolist() == [1, 1] and fresh.tolist() == [0.5, 0.5]
+    now = cameras["bearings"][:, 41:48]  # of the one that camera 1 sees
+    assert now[:, 4].tolist() == [0, 1] and now[:, 5].tolist() == [1, 0]
+    np.testing.assert_allclose(now[:, 6], [1 - np.hypot(200, 200) / 2000, 0], atol=1e-6)
+    off = np.array([np.degrees(np.arctan2(500, 700)) - 45, 0.0])
+    distance = np.hypot([700, 100], [500, 100]) / 2000
+    expected = [distance, np.cos(np.radians(off)), np.sin(np.radians(off)), off / 90, *[[0, 0]] * 3]
+    np.testing.assert_allclose(bearing, np.transpose(expected), atol=1e-6)
+
+
+def test_sightings_grow_old(frame):
+    """Target 1 passes out of the view of all, target 0 was never in it."""
+    state = scene(target_loc=[[-900, 0], [500, 100]], goal=[2, 1], orientation_deg=[45, -45])
+    after, _ = frame(state)
+    assert after.sighting.frames_ago.tolist() == [NEVER, 0] and after.sighting.loaded.tolist()[1]
+    later, _ = frame(after._replace(target_loc=numbers([[-900, 0], [-900, 500]]), goal=jnp.array([2, NO_GOAL])))
+    assert later.sighting.frames_ago.tolist() == [NEVER, 1] and later.sighting.loaded.tolist()[1]
+    np.testing.assert_allclose(later.sighting.loc[1], [500, 100])
 
 
 def test_terms_of_rewards(frame):

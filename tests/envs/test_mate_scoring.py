@@ -103,7 +103,7 @@ def test_yardsticks_play_the_same_starts_with_the_same_chance(group, played):
 
 
 def test_all_yardsticks_play(group, played):
-    assert played["coverage_rate"].shape == (2, 6, 3, 9) and played[FRAMES][..., -1].tolist() == [[[2] * 3] * 6] * 2
+    assert played["coverage_rate"].shape == (2, 7, 3, 9) and played[FRAMES][..., -1].tolist() == [[[2] * 3] * 7] * 2
     covered = dict(zip(group.env.assessment.compared, played["coverage_rate"][0].mean(axis=(1, 2)), strict=True))
     assert len(set(covered.values())) >= 5 and covered["privileged"] > covered["random"]
     score = group.env.assessment.score("test", jax.tree.map(lambda x: x[0], played))
