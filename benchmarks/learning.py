@@ -2,6 +2,7 @@
 
     python benchmarks/learning.py configs/bess_td3.yaml --seeds 5
     python benchmarks/learning.py configs/atc_merges_ppo.yaml --scenario merge_2x2
+    python benchmarks/learning.py configs/bess_td3.yaml --run-dir runs/mine --finished
     python benchmarks/learning.py configs/bess_td3.yaml --data de2018=prices.csv env.zone=DE
 
 The commands are the project's own, in processes of their own, so the wall-clock includes imports and compilation.
@@ -46,11 +47,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="trained at once")
     parser.add_argument("--name", help="of the record (default: from the configuration and the seeds)")
     parser.add_argument("--run-dir", type=Path, help="keep the run here")
+    parser.add_argument("--finished", action="store_true", help="the run in --run-dir has been trained; record it")
     parser.add_argument("--scenario", help="of `env.name` whose part after the slash is several scenarios")
     parser.add_argument("--data", metavar="NAME=FILE", help="another price table to score on")
     parser.add_argument("overrides", nargs="*", help="env.key=value for the other price table")
     args = parser.parse_intermixed_args()
 
+    if args.finished and not args.run_dir:
+        parser.error("--finished: give --run-dir")
     before = record.machine()
     run_dir = args.run_dir or Path(tempfile.mkdtemp()) / "run"
     chosen = [f"num_seeds={args.seeds}"]
@@ -59,10 +63,12 @@ def main() -> None:
         world = yaml.safe_load(args.config.read_text())["env"]["name"].partition("/")[0]
         chosen.append(f"env.name={world}/{args.scenario}")
         stem = f"{world}_{args.scenario}_{stem.rpartition('_')[2]}"
-    train_s = run("purerl.train", "--config", str(args.config), "--run-dir", str(run_dir), *chosen)
+    train_s = None
+    if not args.finished:
+        train_s = round(run("purerl.train", "--config", str(args.config), "--run-dir", str(run_dir), *chosen), 1)
     test = json.loads(next((run_dir / "eval").glob("final_*.json")).read_text())
     test["detail"].pop("months", None)
-    values: dict[str, Any] = {"train_wall_clock_s": round(train_s, 1), "test": test}
+    values: dict[str, Any] = {"train_wall_clock_s": train_s, "test": test}
     metadata = json.loads((run_dir / "metadata.json").read_text())
     values["session"] = metadata["session"]
     if args.data:
