@@ -11,6 +11,7 @@ day of another price table, with the overrides that follow.
 """
 
 import argparse
+import csv
 import json
 import subprocess
 import sys
@@ -41,6 +42,13 @@ def score(run_dir: Path, *arguments: str) -> dict[str, Any]:
     return {**report, "evaluation_wall_clock_s": round(seconds, 1)}
 
 
+def curve(run_dir: Path) -> dict[str, list[float]]:
+    """The mean score of all seeds in the evaluations while it trained, by environment steps."""
+    with (run_dir / "training_progress.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row.get("eval_score")]
+    return {"env_steps": [int(row["env_steps"]) for row in rows], "score": [float(row["eval_score"]) for row in rows]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
@@ -68,7 +76,7 @@ def main() -> None:
         train_s = round(run("purerl.train", "--config", str(args.config), "--run-dir", str(run_dir), *chosen), 1)
     test = json.loads(next((run_dir / "eval").glob("final_*.json")).read_text())
     test["detail"].pop("months", None)
-    values: dict[str, Any] = {"train_wall_clock_s": train_s, "test": test}
+    values: dict[str, Any] = {"train_wall_clock_s": train_s, "curve": curve(run_dir), "test": test}
     metadata = json.loads((run_dir / "metadata.json").read_text())
     values["session"] = metadata["session"]
     if args.data:
