@@ -121,7 +121,7 @@ def _knots(obstacles: _Obstacles, max_sight_range, max_fan: int):
     )
     touched = ((index == 0) | (index == number))[:, :, None] & np.eye(count, dtype=bool)[:, None]
     none = jnp.zeros((circle.shape[0] + guards.size, count), bool)
-    return every, start, jnp.concatenate([none, touched.reshape(-1, count)]), used
+    return every, start, jnp.concatenate([none, touched.reshape(fan.size, count)]), used
 
 
 def free_range(table: OcclusionTable, angle_deg):

@@ -62,6 +62,12 @@ def frame():
     )
 
 
+def test_without_obstacles_cameras_see_to_their_limit_all_around():
+    nothing = jnp.zeros((0, 2)), jnp.zeros(0)
+    table = jax.jit(partial(occlusion.table_of, max_fan=16))(numbers([[0, 0], [5, 5]]), *nothing, 700.0, 0.1)
+    assert table.angle_deg.shape == (2, 361) and np.all(np.asarray(table.free_range) == 700.0)
+
+
 def test_tables_of_the_presets():
     sizes = {name: rules_of(preset) for name, preset in PRESETS.items()}
     lengths = {name: (r.camera_observation_size, r.target_observation_size, r.global_state_size)

@@ -22,7 +22,7 @@ RUNS = {
     "cartpole_impala": ["algo.total_env_steps=6144"],
     "cartpole_appo": ["algo.total_env_steps=6144"],
     "pendulum_sac": ["algo.total_env_steps=60", "algo.warmup_steps=50", "algo.batch_size=16"],
-    "bess_td3": ["algo.total_env_steps=9216"],
+    "bess_td3": ["algo.total_env_steps=9216", "algo.critic_only_updates=8"],
     "bess_apg": ["algo.total_env_steps=18432"],
     "matrix_iql": ["algo.total_env_steps=960"],
     "matrix_vdn": ["algo.total_env_steps=960"],
