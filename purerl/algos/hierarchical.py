@@ -50,8 +50,6 @@ class Config(qplex.Config):
     def _nothing_unused(self):
         if self.signal is not None:
             raise ValueError("signal: two levels follow none; leave it out")
-        if self.guide is not None:
-            raise ValueError("guide: a rule acts at one level; leave it out")
         return self
 
     def fast(self) -> "Config":

@@ -15,7 +15,7 @@ Deviations: the squared error is averaged over steps and not over episodes; grad
 before RMSprop sees them; the reward of the team is the mean of what its agents are paid (`team_reward`); lambda-returns
 (`td_lambda`) are not corrected for actions that were not greedy. In no paper: a term of the loss for
 undecided selections (`selection_entropy_weight`), rewards shaped by a scalar of `info` (`shaping`), more exploration
-where it is low (`exploration_bonus`), a rule that acts in some of the environments (`guide`).
+where it is low (`exploration_bonus`).
 """
 
 from typing import Any, Literal

@@ -28,9 +28,7 @@ Schedule = Literal["linear", "exponential"]
 class TeamConfig(BaseModel):
     """Keys of every algorithm in which a team acts by its values.
 
-    Epsilon is the share of choices that are drawn uniformly; it falls with the steps of all environments together. A
-    `guide` shows a team what no agent would find alone: its play is experience like any other, from which values are
-    learned, and no agent is told to do as it does. Epsilon is added to its choices, too.
+    Epsilon is the share of choices that are drawn uniformly; it falls with the steps of all environments together.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,10 +38,6 @@ class TeamConfig(BaseModel):
     epsilon_end: float = Field(0.05, ge=0, le=1)
     epsilon_anneal_steps: int = Field(50_000, ge=1, description="linear: environment steps from start to end")
     epsilon_decay: float = Field(0.9995, gt=0, le=1, description="exponential: factor of every environment step")
-    guide: str | None = Field(
-        None, description="a rule of the environment that acts instead of the agents in a share of the environments"
-    )
-    guided_share: float = Field(0.25, gt=0, lt=1, description="that share, of at least one environment")
     team_reward: TeamReward = Field("mean", description="of the agents' rewards")
     share_params: bool = Field(True, description="false: every agent has a network of its own")
     q_network: AgentConfig = AgentConfig()
@@ -113,10 +107,6 @@ class Players:
             raise ValueError(
                 f"{name} takes one choice of every agent, or several; {env.name} has {has}: use ppo or sac"
             )
-        if config.guide is not None and config.guide not in env.guidance.rules:
-            raise ValueError(
-                f"guide '{config.guide}': {env.name} has the rules {', '.join(env.guidance.rules) or 'none'}"
-            )
         self.actions, self.config = actions, config
         self.agents, self.obs_dim = env.observation_space(env_params).shape
         self.nets = networks(config, mixer, env, env_params, actions.n, actions.parts)
@@ -134,38 +124,19 @@ class Players:
             epsilon: the share of uniform choices, or a function of the worlds that gives it for each, [B, 1].
         """
 
-        guide = None if self.config.guide is None else self.env.guidance.rules[self.config.guide]
-        num_guided = max(1, round(self.config.guided_share * num_envs))
-
         def choose(worlds, drawn):
             legal = rollout.facts_of(self.env, env_params, worlds.state).legal
             share = epsilon(worlds) if callable(epsilon) else epsilon
-            if guide is None:
-                return self.choose(agents, worlds.carry, worlds.obs, legal, share, drawn)
-            drawn, keys = drawn
-            state = jax.tree.map(lambda x: x[:num_guided], worlds.state)
-            shown = jax.vmap(guide, (0, 0, None))(keys, state, env_params)
-            return self.choose(agents, worlds.carry, worlds.obs, legal, share, drawn, shown)
+            return self.choose(agents, worlds.carry, worlds.obs, legal, share, drawn)
 
-        def draw(key):
-            if guide is None:
-                return self.draw(key, (num_envs,))
-            key, key_guide = jax.random.split(key)
-            return self.draw(key, (num_envs,)), jax.random.split(key_guide, num_guided)
+        return choose, lambda key: self.draw(key, (num_envs,))
 
-        return choose, draw
-
-    def choose(self, agents, memory: Memory, obs, legal, share, drawn, shown=None) -> tuple[jax.Array, Memory, Chosen]:
-        """Actions, what is remembered after them, and what a roll-out keeps; `share` of the choices are uniform.
-
-        Args:
-            shown: actions of a guide in the first environments; None: there is none.
-        """
+    def choose(self, agents, memory: Memory, obs, legal, share, drawn) -> tuple[jax.Array, Memory, Chosen]:
+        """Actions, what is remembered after them, and what a roll-out keeps; `share` of the choices are uniform."""
         coin, noise = drawn
         carry, best = self._step(agents, memory, obs, legal)
-        meant = best if shown is None else best.at[: shown.shape[0]].set(shown.astype(best.dtype))
         explores = self.nets.utilities.per_part(coin < share)
-        action = jnp.where(explores, self.actions.uniform(noise, legal), meant)
+        action = jnp.where(explores, self.actions.uniform(noise, legal), best)
         return action, self._remembered(carry, action), Chosen(memory, action == best)
 
     def draw(self, key, batch_shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:

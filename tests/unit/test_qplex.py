@@ -13,16 +13,15 @@ from pydantic import ValidationError
 from replay_cases import Run, copied, random_like, trees_equal
 from team_cases import AGENTS, CHOICES, MIXING, PARTS, RNN, progress, team_world
 
-import envs_jax
 from envs_jax.adapters import with_agent_axis
 from envs_jax.base import Environment
 from envs_jax.spaces import Box
 from purerl.algos import qplex
-from purerl.learn import joint_values, rollout
+from purerl.learn import joint_values
 from purerl.learn.buffers import Sequences, take
 from purerl.learn.joint_values import Parts, targets, td_loss
 from purerl.learn.signals import Followed, Signal, require_told, shaped
-from purerl.learn.teams import Players, TeamConfig, epsilon_after, networks
+from purerl.learn.teams import TeamConfig, epsilon_after, networks
 from purerl.learn.value_learner import moved_target
 from purerl.nets.utilities import AgentConfig, Memory, best_available
 
@@ -533,30 +532,6 @@ def test_without_exploration_every_action_is_the_greedy_one(run):
 def test_impossible_settings_are_refused(keys, message):
     with pytest.raises(ValidationError, match=message):
         qplex.Config(**keys)
-
-
-def test_a_guide_acts_in_its_share_of_the_environments():
-    """Networks of zeros choose the first action, the rule the second."""
-    env = envs_jax.make("matrix")
-    config = qplex.Config(name="vdn", guide="best_on_average", guided_share=0.5, q_network={"hidden_dims": [4]})
-    players = Players("vdn", config, "vdn", env, env.default_params)
-    agents = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(players.nets.init, jax.random.key(0)).agents
-    )
-
-    @jax.jit
-    def acted(key):
-        key_start, key_draw = jax.random.split(key)
-        memory = players.nets.utilities.empty_memory((4, 2))
-        worlds = rollout.start_worlds(players.env, env.default_params, key_start, 4, memory, None)
-        choose, draw = players.exploring(agents, env.default_params, 0.0, 4)
-        return choose(worlds, draw(key_draw))
-
-    action, memory, chosen = acted(jax.random.key(0))
-    assert action.tolist() == [[1, 1], [1, 1], [0, 0], [0, 0]] and memory.previous.tolist() == (action + 1).tolist()
-    assert chosen.hit.tolist() == [[False] * 2, [False] * 2, [True] * 2, [True] * 2]
-    with pytest.raises(ValueError, match="guide 'best': matrix has the rules random, best_on_average"):
-        Players("vdn", config.model_copy(update={"guide": "best"}), "vdn", env, env.default_params)
 
 
 def test_names_of_public_code_are_taken():

@@ -140,8 +140,6 @@ def test_both_levels_learn(run):
 def test_worlds_without_selections_and_keys_without_use_are_refused():
     with pytest.raises(ValueError, match="two levels: actions of team select no entities; use qplex"):
         hierarchical.make(CONFIG, team_world())
-    with pytest.raises(ValidationError, match="guide: a rule acts at one level; leave it out"):
-        hierarchical.Config(guide="x")
     with pytest.raises(ValidationError, match="signal: two levels follow none; leave it out"):
         hierarchical.Config(signal="progress")
     with pytest.raises(ValidationError, match="mixer vdn: qplex_hrl has qplex, qplex_atten, adaptive"):
