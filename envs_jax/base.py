@@ -192,7 +192,8 @@ class EntityKind(NamedTuple):
 
     number: int
     size: int
-    """Values of each. The last is one where the agent sees the entity, zero where it does not."""
+    """Values of each. The last is one where the agent sees the entity, less where it remembers it, zero where it does
+    not know of it."""
 
 
 class Entities(NamedTuple):

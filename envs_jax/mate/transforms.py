@@ -1,9 +1,10 @@
 """Other forms of observations: what a team shares, places relative to the observer, values in comparable ranges.
 
-Reading order: `Options`, changes of who is seen (`shared`, `enhanced`), `relative`, `rescaled` with the bounds, and the
-functions that join all: `camera_observation`, `target_observation`, `state_vector`.
+Reading order: `Options`, changes of who is seen (`shared`, `remembered`, `enhanced`), `relative`, `rescaled` with the
+bounds, the functions that join all (`camera_observation`, `target_observation`, `state_vector`), and `bearings`.
 
-Source: specification, section 12. Their order is fixed: who is seen, relative, rescaled.
+Source: specification, section 12. Their order is fixed: who is seen, relative, rescaled. `remembered` and `bearings`
+are not in it.
 """
 
 from typing import Literal, NamedTuple

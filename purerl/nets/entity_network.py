@@ -112,7 +112,7 @@ class EntityNetwork:
             if kind.number:
                 seen[name] = x[:, start:stop].reshape(-1, kind.number, kind.size)
             start = stop
-        flags = [tokens[..., -1] > 0.5 for tokens in seen.values()]
+        flags = [tokens[..., -1] > 0 for tokens in seen.values()]
         previous, rest = x[:, start : start + self.row.previous], x[:, start + self.row.previous :]
         own = [x[:, : self.row.entities.own], rest]
         if self.each is None:
